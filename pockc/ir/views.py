@@ -1,0 +1,111 @@
+"""Which reshapes and permutes name the same bytes in another way, and cost nothing."""
+
+from __future__ import annotations
+
+from pockc.ir.graph import Graph, Node
+from pockc.ir.types import TensorType
+
+
+def is_view(graph: Graph, node: Node) -> bool:
+    """Return whether a node's result is the very bytes of its operand."""
+    if node.op not in ("reshape", "permute"):
+        return False
+    operand = graph.type_of(node.inputs[0])
+    if node.op == "permute":
+        return _same_memory(permuted(operand, tuple(node.attrs["perm"])), node.type)
+    return reshape_is_view(operand, node.type)
+
+
+def permuted(operand: TensorType, perm: tuple[int, ...]) -> TensorType:
+    """Return the type of `permute(operand, perm)` that moves no bytes."""
+    where = {old: new for new, old in enumerate(perm)}
+    shape = tuple(operand.shape[d] for d in perm)
+    return TensorType(shape, operand.dtype, tuple(where[d] for d in operand.order))
+
+
+def reshape_is_view(operand: TensorType, result: TensorType) -> bool:
+    """Return whether a reshape keeps every element in its place in memory.
+
+    It does when each maximal group of dimensions that the reshape merges or splits lies, on
+    both sides, in order and in one piece, and the groups follow each other alike. Dimensions
+    of size 1 have no place in memory and are ignored.
+    """
+    if operand.size == 0:
+        return True
+    return _walk(operand, result)
+
+
+def _same_memory(a: TensorType, b: TensorType) -> bool:
+    """Whether two types of one shape hold their elements in one order; size 1 does not count."""
+    strip = lambda t: [d for d in t.order if t.shape[d] != 1]  # noqa: E731
+    return a.shape == b.shape and strip(a) == strip(b)
+
+
+def _groups(a: tuple[int, ...], b: tuple[int, ...]) -> list[tuple[list[int], list[int]]]:
+    """Pair the fewest neighbouring dimensions of two shapes that have equal products."""
+    i, j, groups = 0, 0, []
+    dims_a = [d for d, n in enumerate(a) if n != 1]
+    dims_b = [d for d, n in enumerate(b) if n != 1]
+    while i < len(dims_a):
+        left, right = [dims_a[i]], [dims_b[j]]
+        size_a, size_b = a[dims_a[i]], b[dims_b[j]]
+        i, j = i + 1, j + 1
+        while size_a != size_b:
+            if size_a < size_b:
+                size_a *= a[dims_a[i]]
+                left.append(dims_a[i])
+                i += 1
+            else:
+                size_b *= b[dims_b[j]]
+                right.append(dims_b[j])
+                j += 1
+        groups.append((left, right))
+    return groups
+
+
+def _walk(operand: TensorType, result: TensorType) -> bool:
+    groups = _groups(operand.shape, result.shape)
+    sides = (
+        ([g[0] for g in groups], [d for d in operand.order if operand.shape[d] != 1]),
+        ([g[1] for g in groups], [d for d in result.order if result.shape[d] != 1]),
+    )
+    orders = [_group_order(members, order) for members, order in sides]
+    return orders[0] is not None and orders[0] == orders[1]
+
+
+def _group_order(members: list[list[int]], order: list[int]) -> list[int] | None:
+    """Return the groups in the order of memory, None if one is scattered or out of order."""
+    group_of = {d: g for g, dims in enumerate(members) for d in dims}
+    sequence: list[int] = []
+    at = 0
+    while at < len(order):
+        group = group_of[order[at]]
+        dims = members[group]
+        if order[at : at + len(dims)] != dims:
+            return None
+        sequence.append(group)
+        at += len(dims)
+    return sequence
+
+
+def reshape_view_layout(operand: TensorType, shape: tuple[int, ...]) -> TensorType | None:
+    """Return the type under which a reshape moves no bytes, None if there is none."""
+    if operand.size == 0 or operand.row_major:
+        return operand.with_shape(shape)
+    groups = _groups(operand.shape, shape)
+    order = [d for d in operand.order if operand.shape[d] != 1]
+    sequence = _group_order([g[0] for g in groups], order)
+    if sequence is None:
+        return None
+    layout = [d for g in sequence for d in groups[g][1]]
+    ones = [d for d, n in enumerate(shape) if n == 1]
+    return TensorType(shape, operand.dtype, _insert_ones(layout, ones))
+
+
+def _insert_ones(layout: list[int], ones: list[int]) -> tuple[int, ...]:
+    """Put dimensions of size 1 where they disturb the reading order least: after their left neighbour."""
+    placed = list(layout)
+    for d in ones:
+        at = placed.index(d - 1) + 1 if d - 1 in placed else 0
+        placed.insert(at, d)
+    return tuple(placed)

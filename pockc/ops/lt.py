@@ -1,0 +1,9 @@
+"""Less than, as b1."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pockc.ops.base import comparison
+
+OP = comparison("lt", np.less, ("aten.lt.Tensor",))

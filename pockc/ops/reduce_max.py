@@ -1,0 +1,9 @@
+"""The largest along `axes`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pockc.ops.base import reduction
+
+OP = reduction("reduce_max", np.max)

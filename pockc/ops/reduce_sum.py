@@ -1,0 +1,9 @@
+"""The sum along `axes`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pockc.ops.base import reduction
+
+OP = reduction("reduce_sum", np.sum)
