@@ -1,4 +1,4 @@
-"""Errors: what was found, where in the graph, from which line of the user's, and how to go on."""
+"""Errors: what was found, where in the graph, from which of the user's lines, what to do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Problem:
     Attributes:
         slug: Stable identifier, for tests and for the documentation.
         what: What was found and what was expected, one sentence.
-        at: The place: a line of the graph exactly as a dump prints it, a file and line, a tensor.
+        at: The place: a line of the graph as a dump prints it, a file and line, a tensor.
         source: The user's own line that led here.
         fix: What the reader can do about it.
     """

@@ -55,9 +55,7 @@ class Literal:
         return f"Literal({self.type}, {self.digest[:12]})"
 
 
-AttrValue = Union[  # noqa: UP007  a forward reference to Graph needs the spelled-out form
-    int, float, bool, str, None, DType, Literal, "Graph", tuple["AttrValue", ...]
-]
+AttrValue = Union[int, float, bool, str, None, DType, Literal, "Graph", tuple["AttrValue", ...]]
 
 
 class Attrs(Mapping[str, Any]):

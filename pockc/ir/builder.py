@@ -92,7 +92,7 @@ class GraphBuilder:
 
     def _fresh(self, wish: str) -> str:
         """Return a name like the wished one that is not taken."""
-        stem = "".join(c if c.isalnum() and c.isascii() or c == "_" else "_" for c in wish)
+        stem = "".join(c if (c.isalnum() and c.isascii()) or c == "_" else "_" for c in wish)
         name, number = stem, self._next.get(stem, 0)
         while name in self._taken:
             number += 1

@@ -78,7 +78,7 @@ class Graph:
 
     @cached_property
     def users(self) -> Mapping[str, tuple[Node, ...]]:
-        """The nodes that read each value, in order, each once. Values nobody reads are there too."""
+        """The nodes that read each value, in order, each once; empty if nobody reads it."""
         table: dict[str, list[Node]] = {name: [] for name in self.defs}
         for node in self.nodes:
             for name in dict.fromkeys(node.inputs):
@@ -161,6 +161,6 @@ class Graph:
 
     def __str__(self) -> str:
         """Return the text form; `parse_graph` reads it back."""
-        from pockc.ir.printer import print_graph  # noqa: PLC0415  the printer knows the graph
+        from pockc.ir.printer import print_graph
 
         return print_graph(self)

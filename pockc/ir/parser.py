@@ -227,7 +227,7 @@ class _Parser:
         self._next("mark", "=")
         return name, self._value()
 
-    def _value(self) -> AttrValue:
+    def _value(self) -> AttrValue:  # noqa: PLR0911  one return per kind of value
         token = self.tokens[self.position]
         match token.kind:
             case "string":

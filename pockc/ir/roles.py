@@ -1,4 +1,4 @@
-"""What an input or output of a graph is for. Nothing is ever decided by how a name is spelled."""
+"""What an input or output of a graph is for; no decision looks at how a name is spelled."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class Gradient:
-    """The gradient of the loss with respect to a parameter; gone once an optimizer is attached."""
+    """The gradient of the loss for a parameter; gone once an optimizer is attached."""
 
     param: str
     keyword: ClassVar[str] = "gradient"

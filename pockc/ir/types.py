@@ -6,8 +6,9 @@ import enum
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
-import numpy as np
+import numpy
 
 
 class DType(enum.Enum):
@@ -25,7 +26,7 @@ class DType(enum.Enum):
     B1 = "b1"
 
     @property
-    def np(self) -> np.dtype:
+    def np(self) -> numpy.dtype[Any]:
         """The NumPy dtype. bf16 has none in NumPy and is computed there as float32."""
         return _NUMPY[self]
 
@@ -45,7 +46,7 @@ class DType(enum.Enum):
         return not self.is_float and self is not DType.B1
 
     @staticmethod
-    def of(dtype: np.dtype) -> DType:
+    def of(dtype: numpy.dtype[Any]) -> DType:
         """Return the element type of a NumPy dtype.
 
         Raises:
@@ -57,17 +58,17 @@ class DType(enum.Enum):
         raise ValueError(f"dtype {dtype} is not supported; use one of: {', '.join(_SPELLED)}")
 
 
-_NUMPY = {
-    DType.F64: np.dtype(np.float64),
-    DType.F32: np.dtype(np.float32),
-    DType.F16: np.dtype(np.float16),
-    DType.BF16: np.dtype(np.float32),
-    DType.I64: np.dtype(np.int64),
-    DType.I32: np.dtype(np.int32),
-    DType.I16: np.dtype(np.int16),
-    DType.I8: np.dtype(np.int8),
-    DType.U8: np.dtype(np.uint8),
-    DType.B1: np.dtype(np.bool_),
+_NUMPY: dict[DType, numpy.dtype[Any]] = {
+    DType.F64: numpy.dtype(numpy.float64),
+    DType.F32: numpy.dtype(numpy.float32),
+    DType.F16: numpy.dtype(numpy.float16),
+    DType.BF16: numpy.dtype(numpy.float32),
+    DType.I64: numpy.dtype(numpy.int64),
+    DType.I32: numpy.dtype(numpy.int32),
+    DType.I16: numpy.dtype(numpy.int16),
+    DType.I8: numpy.dtype(numpy.int8),
+    DType.U8: numpy.dtype(numpy.uint8),
+    DType.B1: numpy.dtype(numpy.bool_),
 }
 _NBYTES = {d: (2 if d is DType.BF16 else n.itemsize) for d, n in _NUMPY.items()}
 _SPELLED = tuple(d.value for d in DType)

@@ -36,9 +36,13 @@ def reshape_is_view(operand: TensorType, result: TensorType) -> bool:
 
 
 def _same_memory(a: TensorType, b: TensorType) -> bool:
-    """Whether two types of one shape hold their elements in one order; size 1 does not count."""
-    strip = lambda t: [d for d in t.order if t.shape[d] != 1]  # noqa: E731
-    return a.shape == b.shape and strip(a) == strip(b)
+    """Whether two types of one shape hold their elements in one order."""
+    return a.shape == b.shape and _sized(a) == _sized(b)
+
+
+def _sized(tensor: TensorType) -> list[int]:
+    """Return the dimensions larger than 1 in the order of memory."""
+    return [d for d in tensor.order if tensor.shape[d] != 1]
 
 
 def _groups(a: tuple[int, ...], b: tuple[int, ...]) -> list[tuple[list[int], list[int]]]:
@@ -66,8 +70,8 @@ def _groups(a: tuple[int, ...], b: tuple[int, ...]) -> list[tuple[list[int], lis
 def _walk(operand: TensorType, result: TensorType) -> bool:
     groups = _groups(operand.shape, result.shape)
     sides = (
-        ([g[0] for g in groups], [d for d in operand.order if operand.shape[d] != 1]),
-        ([g[1] for g in groups], [d for d in result.order if result.shape[d] != 1]),
+        ([g[0] for g in groups], _sized(operand)),
+        ([g[1] for g in groups], _sized(result)),
     )
     orders = [_group_order(members, order) for members, order in sides]
     return orders[0] is not None and orders[0] == orders[1]
@@ -93,7 +97,7 @@ def reshape_view_layout(operand: TensorType, shape: tuple[int, ...]) -> TensorTy
     if operand.size == 0 or operand.row_major:
         return operand.with_shape(shape)
     groups = _groups(operand.shape, shape)
-    order = [d for d in operand.order if operand.shape[d] != 1]
+    order = _sized(operand)
     sequence = _group_order([g[0] for g in groups], order)
     if sequence is None:
         return None
@@ -103,7 +107,7 @@ def reshape_view_layout(operand: TensorType, shape: tuple[int, ...]) -> TensorTy
 
 
 def _insert_ones(layout: list[int], ones: list[int]) -> tuple[int, ...]:
-    """Put dimensions of size 1 where they disturb the reading order least: after their left neighbour."""
+    """Put dimensions of size 1 after their left neighbours, where they disturb the order least."""
     placed = list(layout)
     for d in ones:
         at = placed.index(d - 1) + 1 if d - 1 in placed else 0

@@ -1,4 +1,4 @@
-"""The mean of every window of images (N, C, H, W); `count_include_pad` counts padding as zeros."""
+"""The mean of every window of images (N, C, H, W), with the padding or without."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def _reference(arrays: Arrays, attrs: Attrs) -> np.ndarray:
     dx = padded(np.zeros(shape, dy.dtype), out, attrs, 0.0)
     for _, _, rows, columns in taps(out, attrs):
         dx[:, :, rows, columns] += share
-    return inside(dx, *shape[2:], attrs)
+    return inside(dx, shape[2:], attrs)
 
 
 OP = OpDef(

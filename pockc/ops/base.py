@@ -1,4 +1,4 @@
-"""What an op is: its type rule, its meaning in NumPy, its arithmetic, and samples to test it on."""
+"""What an op is: type rule, meaning in NumPy, arithmetic, and samples to test it on."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class OpDef:
     cheap: bool = False
 
 
-def expect(condition: bool, what: str) -> None:  # noqa: FBT001  reads as a sentence
+def expect(condition: bool, what: str) -> None:
     """Raise ValueError with `what` unless the condition holds."""
     if not condition:
         raise ValueError(what)

@@ -1,24 +1,24 @@
-"""2-D convolution of images (N, C, H, W) with filters (K, C / groups, R, S); padding is symmetric."""
+"""Convolution of images (N, C, H, W) with filters (K, C / groups, R, S); padding is symmetric."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from pockc.ir.attrs import Attrs
-from pockc.ir.types import DType, TensorType
+from pockc.ir.types import TensorType, f32
 from pockc.ops.base import Arrays, OpDef, OpKind, Sample, Types, arity, one_dtype, volume
 from pockc.ops.windows import CONV_SAMPLES, conv_shape, grouped, multiply, padded, taps
 
 
 def _infer(types: Types, attrs: Attrs) -> TensorType:
     arity(types, 2)
-    return TensorType(conv_shape(*types, attrs), one_dtype(types))
+    return TensorType(conv_shape(types[0], types[1], attrs), one_dtype(types))
 
 
 def _reference(arrays: Arrays, attrs: Attrs) -> np.ndarray:
     x, w = arrays
     groups, (k, c, r, s) = attrs["groups"], w.shape
-    n, _, oh, ow = conv_shape(*(TensorType(a.shape, DType.F32) for a in arrays), attrs)
+    n, _, oh, ow = conv_shape(f32(*x.shape), f32(*w.shape), attrs)
     window = attrs.but(kernel=(r, s))
     images = padded(x, (oh, ow), window, 0.0)
     filters = w.reshape(groups, k // groups, c, r, s)

@@ -1,4 +1,4 @@
-"""Gradient of `conv2d` with respect to its images, of shape `input_shape`; also transposed convolution."""
+"""Gradient of `conv2d` with respect to its images; as an op of its own, transposed convolution."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _reference(arrays: Arrays, attrs: Attrs) -> np.ndarray:
     for i, j, rows, columns in taps(out, window):
         part = multiply(filters[:, :, :, i, j], seen)
         dx[:, :, rows, columns] += part.reshape(n, channels, *out)
-    return inside(dx, h, wd, attrs)
+    return inside(dx, (h, wd), attrs)
 
 
 OP = OpDef(

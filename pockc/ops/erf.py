@@ -8,7 +8,6 @@ import numpy as np
 
 from pockc.ops.base import elementwise
 
-
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 

@@ -1,4 +1,4 @@
-"""Several ops as one kernel. The body reads its operands as batch "0", "1", ... and has one output."""
+"""Several ops as one kernel: the body reads its operands as batch "0", "1", ..."""
 
 from __future__ import annotations
 

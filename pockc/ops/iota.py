@@ -19,7 +19,8 @@ def _infer(types: Types, attrs: Attrs) -> TensorType:
 def _reference(arrays: Arrays, attrs: Attrs) -> np.ndarray:
     shape, axis = tuple(attrs["shape"]), attrs["axis"]
     line = np.arange(shape[axis], dtype=attrs["dtype"].np)
-    return np.broadcast_to(line.reshape(-1, *(1,) * (len(shape) - axis - 1)), shape).copy()
+    column = line.reshape(-1, *(1,) * (len(shape) - axis - 1))
+    return np.array(np.broadcast_to(column, shape))
 
 
 OP = OpDef(

@@ -1,4 +1,4 @@
-"""Gradient of `max_pool2d`: (x, dy) to dx. The first of equal maxima gets all, as in PyTorch."""
+"""Gradient of `max_pool2d`: (x, dy) to dx. The first of equal maxima gets all."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _reference(arrays: Arrays, attrs: Attrs) -> np.ndarray:
     dx = np.zeros(images.shape, dy.dtype)
     for number, (_, _, rows, columns) in enumerate(places):
         dx[:, :, rows, columns] += np.where(best == number, dy, 0)
-    return inside(dx, *x.shape[2:], attrs)
+    return inside(dx, x.shape[2:], attrs)
 
 
 OP = OpDef(

@@ -22,7 +22,7 @@ def _infer(types: Types, attrs: Attrs) -> TensorType:
 
 
 def _reference(arrays: Arrays, attrs: Attrs) -> np.ndarray:
-    result = arrays[0].copy()
+    result = np.array(arrays[0])
     place: list[slice | list[int]] = [slice(None)] * result.ndim
     place[attrs["axis"]] = list(attrs["indices"])
     result[tuple(place)] = arrays[1]

@@ -20,7 +20,7 @@ def mix(x: np.ndarray) -> np.ndarray:
     x = x * np.uint32(0x7FEB352D)
     x = x ^ (x >> np.uint32(15))
     x = x * np.uint32(0x846CA68B)
-    return x ^ (x >> np.uint32(16))
+    return np.asarray(x ^ (x >> np.uint32(16)))
 
 
 def _infer(types: Types, attrs: Attrs) -> TensorType:
@@ -41,7 +41,7 @@ def _reference(arrays: Arrays, attrs: Attrs) -> np.ndarray:
         key2 = mix(key1 + np.uint32(0x9E3779B9))
         bits = mix(mix(index + key1) ^ key2)
     unit = (bits >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
-    return unit.reshape(attrs["shape"])
+    return np.reshape(unit, attrs["shape"])
 
 
 OP = OpDef(

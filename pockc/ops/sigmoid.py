@@ -10,7 +10,7 @@ from pockc.ops.base import elementwise
 def _sigmoid(x: np.ndarray) -> np.ndarray:
     # exp of a negative number only: it cannot overflow.
     e = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1 / (1 + e), e / (1 + e))
+    return np.asarray(np.where(x >= 0, 1 / (1 + e), e / (1 + e)))
 
 
 OP = elementwise(

@@ -21,7 +21,7 @@ def _infer(types: Types, attrs: Attrs) -> TensorType:
 
 def _reference(arrays: Arrays, attrs: Attrs) -> np.ndarray:
     ranges = zip(attrs["starts"], attrs["stops"], attrs["steps"], strict=True)
-    return arrays[0][tuple(slice(*r) for r in ranges)].copy()
+    return np.array(arrays[0][tuple(slice(*r) for r in ranges)])
 
 
 OP = OpDef(

@@ -1,4 +1,4 @@
-"""The adjoint of `take`: adds every row of dy to the row of a zero tensor that its index names."""
+"""The adjoint of `take`: adds each row of dy to the row of zeros that its index names."""
 
 from __future__ import annotations
 

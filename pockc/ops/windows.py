@@ -1,4 +1,4 @@
-"""Shared arithmetic of convolutions and poolings: NCHW images, (K, C / groups, R, S) weights."""
+"""What convolutions and poolings share: images (N, C, H, W), filters (K, C / groups, R, S)."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def pool_shape(shape: tuple[int, ...], attrs: Attrs) -> tuple[int, int, int, int
     return n, c, oh, window_output(w, kw, sw, pw, dw, ceil=ceil)
 
 
-def padded(x: np.ndarray, out: tuple[int, int], attrs: Attrs, fill: float) -> np.ndarray:
+def padded(x: np.ndarray, out: tuple[int, ...], attrs: Attrs, fill: float) -> np.ndarray:
     """Return images padded so that all windows, also those that hang over, lie inside."""
     (kh, kw), (sh, sw), (ph, pw) = (
         _window(attrs),
@@ -61,7 +61,7 @@ def padded(x: np.ndarray, out: tuple[int, int], attrs: Attrs, fill: float) -> np
     return np.pad(x, ((0, 0), (0, 0), (ph, right[0]), (pw, right[1])), constant_values=fill)
 
 
-def taps(out: tuple[int, int], attrs: Attrs) -> Iterator[tuple[int, int, slice, slice]]:
+def taps(out: tuple[int, ...], attrs: Attrs) -> Iterator[tuple[int, int, slice, slice]]:
     """Yield (r, s, rows, columns): where padded images meet tap (r, s) of every window."""
     (kh, kw), (sh, sw) = _window(attrs), _pair(attrs, "stride")
     dh, dw = _dilation(attrs)
@@ -84,10 +84,10 @@ def _dilation(attrs: Attrs) -> tuple[int, int]:
     return _pair(attrs, "dilation") if "dilation" in attrs else (1, 1)
 
 
-def inside(images: np.ndarray, h: int, w: int, attrs: Attrs) -> np.ndarray:
+def inside(images: np.ndarray, size: tuple[int, ...], attrs: Attrs) -> np.ndarray:
     """Return padded images without their padding."""
     ph, pw = _pair(attrs, "padding")
-    return np.ascontiguousarray(images[:, :, ph : ph + h, pw : pw + w])
+    return np.ascontiguousarray(images[:, :, ph : ph + size[0], pw : pw + size[1]])
 
 
 def grouped(images: np.ndarray, groups: int) -> np.ndarray:
@@ -100,10 +100,10 @@ def multiply(filters: np.ndarray, seen: np.ndarray) -> np.ndarray:
     """Return filters (G, K, C) times grouped images (N, G, C, P)."""
     if filters.shape[1:] == (1, 1):  # depthwise: BLAS is slow on 1 x 1 matrices
         return np.asarray(filters * seen)
-    return np.matmul(filters, seen)
+    return np.asarray(np.matmul(filters, seen))
 
 
-def pool_counts(size: tuple[int, int], out: tuple[int, int], attrs: Attrs) -> np.ndarray:
+def pool_counts(size: tuple[int, ...], out: tuple[int, ...], attrs: Attrs) -> np.ndarray:
     """Return by how much each window's sum is divided, of shape (OH, OW).
 
     A window that hangs over beyond the padding is counted without what hangs over, as in
@@ -119,7 +119,7 @@ def pool_counts(size: tuple[int, int], out: tuple[int, int], attrs: Attrs) -> np
         if not attrs["count_include_pad"]:
             start, stop = np.maximum(start, 0), np.minimum(stop, n)
         lines.append(stop - start)
-    return np.multiply.outer(*lines)
+    return np.asarray(np.multiply.outer(*lines))
 
 
 def _conv(
