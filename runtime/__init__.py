@@ -1,0 +1,3 @@
+"""Runs artifacts: needs numpy and nothing else."""
+
+from __future__ import annotations

@@ -1,0 +1,52 @@
+/* pool.h: a fixed set of threads that run the parallel loops of kernels. */
+#ifndef PK_POOL_H
+#define PK_POOL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include "pock.h"
+
+enum { PK_MAX_THREADS = 256 };
+
+/* One task of a job; 0 is success. */
+typedef int (*pk_task)(void *job, int task, int tasks);
+
+typedef struct pk_pool pk_pool;
+
+typedef struct pk_worker {
+    pk_pool *pool;
+    pthread_t thread;
+    uint32_t number; /* 1 and up; the caller of pk_pool_run is 0 */
+} pk_worker;
+
+struct pk_pool {
+    /* The job, written before `generation` moves on and read after. */
+    pk_task task;
+    void *job;
+    int tasks;
+    uint32_t threads;
+    uint32_t started; /* workers that exist */
+    pk_worker *workers;
+    atomic_int failure;
+    /* Apart from the job: idle workers watch one, finishing workers write the other. */
+    _Alignas(64) atomic_uint generation;
+    atomic_uint sleepers;
+    atomic_bool stop;
+    _Alignas(64) atomic_uint running;
+    atomic_bool waiting;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    pthread_cond_t done;
+};
+
+/* `workers` has room for threads - 1. */
+pk_status pk_pool_start(pk_pool *pool, pk_worker *workers, uint32_t threads);
+void pk_pool_stop(pk_pool *pool);
+
+/* Run tasks 0 .. tasks-1, thread t taking t, t + threads and so on, and wait for all of them.
+ * Returns 0 or what one of the failing tasks returned. */
+int pk_pool_run(pk_pool *pool, pk_task task, void *job, int tasks);
+
+#endif

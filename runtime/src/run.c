@@ -1,0 +1,348 @@
+/* Running entries: fill the inputs, call the kernels in order, copy the outputs. */
+#include <math.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "context.h"
+
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * UINT64_C(1000000000) + (uint64_t)t.tv_nsec;
+}
+
+uint32_t pk_entry_count(const pk_context *context)
+{
+    return context == NULL ? 0u : context->program->entry_count;
+}
+
+uint32_t pk_micro_batches(const pk_context *context)
+{
+    return context == NULL ? 0u : context->program->micro_batches;
+}
+
+static const pk_entry *entry_of(const pk_context *context, uint32_t entry)
+{
+    if (context == NULL || entry >= context->program->entry_count) {
+        return NULL;
+    }
+    return &context->program->entries[entry];
+}
+
+pk_status pk_entry_at(const pk_context *context, uint32_t entry, pk_entry_info *info)
+{
+    const pk_entry *found = entry_of(context, entry);
+    if (found == NULL || info == NULL) {
+        return PK_E_ARGUMENT;
+    }
+    info->name = found->name;
+    info->inputs = found->input_count;
+    info->outputs = found->output_count;
+    info->steps = found->step_count;
+    info->reserved = 0;
+    info->arena_bytes = found->arena_bytes;
+    info->lower_bound_bytes = found->lower_bound_bytes;
+    return PK_OK;
+}
+
+pk_status pk_entry_find(const pk_context *context, const char *name, uint32_t *entry)
+{
+    if (context == NULL || name == NULL || entry == NULL) {
+        return PK_E_ARGUMENT;
+    }
+    for (uint32_t i = 0; i < context->program->entry_count; i++) {
+        if (strcmp(context->program->entries[i].name, name) == 0) {
+            *entry = i;
+            return PK_OK;
+        }
+    }
+    return PK_E_NOT_FOUND;
+}
+
+pk_status pk_input_at(const pk_context *context, uint32_t entry, uint32_t input,
+                      const pk_tensor **tensor)
+{
+    const pk_entry *found = entry_of(context, entry);
+    if (found == NULL || tensor == NULL || input >= found->input_count) {
+        return PK_E_ARGUMENT;
+    }
+    *tensor = &found->inputs[input].tensor;
+    return PK_OK;
+}
+
+pk_status pk_output_at(const pk_context *context, uint32_t entry, uint32_t output,
+                       const pk_tensor **tensor)
+{
+    const pk_entry *found = entry_of(context, entry);
+    if (found == NULL || tensor == NULL || output >= found->output_count) {
+        return PK_E_ARGUMENT;
+    }
+    *tensor = &found->outputs[output].tensor;
+    return PK_OK;
+}
+
+pk_status pk_step_at(const pk_context *context, uint32_t entry, uint32_t step,
+                     const char **kernel, const char **node)
+{
+    const pk_entry *found = entry_of(context, entry);
+    if (found == NULL || kernel == NULL || node == NULL || step >= found->step_count) {
+        return PK_E_ARGUMENT;
+    }
+    *kernel = context->program->kernels[found->steps[step].kernel].symbol;
+    *node = found->nodes[step];
+    return PK_OK;
+}
+
+pk_status pk_failed_step(const pk_context *context, uint32_t *entry, uint32_t *step,
+                         int32_t *code)
+{
+    if (context == NULL || entry == NULL || step == NULL || code == NULL) {
+        return PK_E_ARGUMENT;
+    }
+    *entry = context->failed_entry;
+    *step = context->failed_step;
+    *code = context->failed_code;
+    return PK_OK;
+}
+
+pk_status pk_set_step_hook(pk_context *context, pk_step_hook hook, void *user)
+{
+    if (context == NULL) {
+        return PK_E_ARGUMENT;
+    }
+    context->hook = hook;
+    context->hook_user = user;
+    return PK_OK;
+}
+
+static void set_number(const pk_tensor *tensor, void *memory, double number, int64_t integer)
+{
+    switch (tensor->dtype) {
+    case PK_F64:
+        memcpy(memory, &number, sizeof number);
+        break;
+    case PK_F32: {
+        const float single = (float)number;
+        memcpy(memory, &single, sizeof single);
+        break;
+    }
+    case PK_I64:
+        memcpy(memory, &integer, sizeof integer);
+        break;
+    case PK_I32: {
+        const int32_t narrow = (int32_t)integer;
+        memcpy(memory, &narrow, sizeof narrow);
+        break;
+    }
+    case PK_F16:
+    case PK_BF16:
+    case PK_I16:
+    case PK_I8:
+    case PK_U8:
+    case PK_B1:
+        break; /* the compiler gives scalars one of the types above */
+    }
+}
+
+static void set_scalars(pk_context *context, const pk_entry *entry, const pk_scalars *scalars)
+{
+    for (uint32_t i = 0; i < entry->scalar_count; i++) {
+        const pk_value *value = &entry->scalars[i];
+        void *memory = pk_address(context, value->place);
+        if (value->tensor.kind == PK_LR) {
+            set_number(&value->tensor, memory, (double)scalars->lr, 0);
+        } else if (value->tensor.kind == PK_STEP) {
+            set_number(&value->tensor, memory, (double)scalars->step, (int64_t)scalars->step);
+        } else {
+            set_number(&value->tensor, memory, (double)scalars->seed, scalars->seed);
+        }
+    }
+}
+
+static pk_status call_steps(pk_context *context, uint32_t number)
+{
+    const pk_program *program = context->program;
+    const pk_entry *entry = &program->entries[number];
+    void **args = context->args[number];
+    for (uint32_t i = 0; i < entry->step_count; i++) {
+        const pk_step step = entry->steps[i];
+        const uint64_t begin = context->hook == NULL ? 0u : now_ns();
+        const int32_t code = program->kernels[step.kernel].call(args + step.first_arg);
+        if (context->hook != NULL) {
+            context->hook(context->hook_user, number, i, begin, now_ns());
+        }
+        if (code != 0) {
+            context->failed_entry = number;
+            context->failed_step = i;
+            context->failed_code = code;
+            return PK_E_KERNEL;
+        }
+    }
+    return PK_OK;
+}
+
+static uint64_t element_count(const pk_tensor *tensor)
+{
+    return tensor->nbytes / pk_dtype_bytes(tensor->dtype);
+}
+
+/* As pk_run, with `skip` times the size of each input left out at its beginning. Without
+ * `outputs` nothing is copied out. */
+static pk_status run_part(pk_context *context, uint32_t number, const pk_scalars *scalars,
+                          const void *const *inputs, uint32_t skip, void *const *outputs)
+{
+    const pk_entry *entry = &context->program->entries[number];
+    for (uint32_t i = 0; i < entry->input_count; i++) {
+        const pk_value *value = &entry->inputs[i];
+        const uint8_t *source = inputs[i];
+        pk_scatter(&value->tensor, pk_address(context, value->place), 0,
+                   element_count(&value->tensor), source + skip * value->tensor.nbytes);
+    }
+    set_scalars(context, entry, scalars);
+    pk_set_current_pool(&context->pool);
+    const pk_status status = call_steps(context, number);
+    pk_set_current_pool(NULL);
+    if (status != PK_OK) {
+        return status;
+    }
+    for (uint32_t i = 0; i < entry->output_count; i++) {
+        const pk_value *value = &entry->outputs[i];
+        if (outputs != NULL && outputs[i] != NULL) {
+            pk_gather(&value->tensor, pk_address(context, value->place), 0,
+                      element_count(&value->tensor), outputs[i]);
+        }
+    }
+    return PK_OK;
+}
+
+static pk_status check_call(const pk_context *context, const pk_entry *entry,
+                            const void *const *inputs)
+{
+    if (entry == NULL || (inputs == NULL && entry->input_count > 0u)) {
+        return PK_E_ARGUMENT;
+    }
+    for (uint32_t i = 0; i < entry->input_count; i++) {
+        if (inputs[i] == NULL && entry->inputs[i].tensor.nbytes > 0u) {
+            return PK_E_ARGUMENT;
+        }
+    }
+    return context->process == getpid() ? PK_OK : PK_E_FORKED;
+}
+
+pk_status pk_run(pk_context *context, uint32_t entry, const pk_scalars *scalars,
+                 const void *const *inputs, void *const *outputs)
+{
+    const pk_entry *found = entry_of(context, entry);
+    const pk_status status = check_call(context, found, inputs);
+    if (status != PK_OK) {
+        return status;
+    }
+    if (scalars == NULL) {
+        return PK_E_ARGUMENT;
+    }
+    return run_part(context, entry, scalars, inputs, 0, outputs);
+}
+
+/* Steele et al., Fast Splittable Pseudorandom Number Generators, OOPSLA 2014: the finaliser. */
+static uint64_t mix(uint64_t x)
+{
+    x = (x ^ (x >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    x = (x ^ (x >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return x ^ (x >> 31);
+}
+
+int64_t pk_step_seed(int64_t seed, uint64_t step, uint32_t micro_batch)
+{
+    const uint64_t gamma = UINT64_C(0x9e3779b97f4a7c15);
+    const uint64_t mixed = mix(mix((uint64_t)seed + gamma) + step * gamma + micro_batch);
+    return (int64_t)(mixed >> 1); /* not negative */
+}
+
+static void clear_gradient_sums(pk_context *context)
+{
+    for (uint32_t i = 0; i < context->program->tensor_count; i++) {
+        const pk_value *value = &context->program->tensors[i];
+        if ((value->tensor.flags & PK_GRAD_SUM) != 0u) {
+            memset(pk_address(context, value->place), 0, (size_t)value->tensor.nbytes);
+        }
+    }
+}
+
+static pk_status read_loss(const pk_context *context, const pk_entry *entry, double *loss)
+{
+    for (uint32_t i = 0; i < entry->output_count; i++) {
+        const pk_value *value = &entry->outputs[i];
+        const void *memory = pk_address(context, value->place);
+        if (value->tensor.kind != PK_LOSS) {
+            continue;
+        }
+        if (value->tensor.dtype == PK_F32) {
+            float single = 0.0f;
+            memcpy(&single, memory, sizeof single);
+            *loss = (double)single;
+            return PK_OK;
+        }
+        if (value->tensor.dtype == PK_F64) {
+            memcpy(loss, memory, sizeof *loss);
+            return PK_OK;
+        }
+    }
+    return PK_E_PROGRAM;
+}
+
+/* The sum of the micro-batches' losses; stops at the first that is not finite. */
+static pk_status run_micro_batches(pk_context *context, uint32_t entry, pk_scalars *scalars,
+                                   const void *const *inputs, double *sum)
+{
+    const pk_entry *found = &context->program->entries[entry];
+    for (uint32_t i = 0; i < context->program->micro_batches; i++) {
+        scalars->seed = pk_step_seed(context->seed, scalars->step, i);
+        pk_status status = run_part(context, entry, scalars, inputs, i, NULL);
+        double loss = 0.0;
+        if (status == PK_OK) {
+            status = read_loss(context, found, &loss);
+        }
+        if (status != PK_OK) {
+            return status;
+        }
+        *sum += loss;
+        if (!isfinite(loss)) {
+            return PK_E_NONFINITE;
+        }
+    }
+    return PK_OK;
+}
+
+pk_status pk_train_step(pk_context *context, float lr, const void *const *inputs, float *loss)
+{
+    uint32_t entry = 0;
+    uint32_t apply = 0;
+    pk_status status = pk_entry_find(context, "train_step", &entry);
+    if (status != PK_OK) {
+        return status;
+    }
+    const uint32_t parts = context->program->micro_batches;
+    const bool has_apply = pk_entry_find(context, "apply_update", &apply) == PK_OK;
+    status = check_call(context, &context->program->entries[entry], inputs);
+    if (status != PK_OK) {
+        return status;
+    }
+    if (loss == NULL) {
+        return PK_E_ARGUMENT;
+    }
+    pk_scalars scalars = {lr, 0, context->step + 1u, 0};
+    double sum = 0.0;
+    status = run_micro_batches(context, entry, &scalars, inputs, &sum);
+    *loss = (float)(sum / (double)parts);
+    if (status == PK_OK && has_apply) {
+        status = run_part(context, apply, &scalars, NULL, 0, NULL);
+    }
+    if (status != PK_OK) {
+        clear_gradient_sums(context);
+        return status;
+    }
+    context->step += 1u;
+    return PK_OK;
+}
