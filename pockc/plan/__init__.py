@@ -1,0 +1,44 @@
+"""Plans memory: where every byte of a step lives, and an independent check of that."""
+
+from pockc.plan.planner import make_plan
+from pockc.plan.types import (
+    ALIGN_BYTES,
+    COPY_KERNEL,
+    SCALARS,
+    Call,
+    Constant,
+    Entry,
+    EntryPlan,
+    InputPort,
+    OutputPort,
+    Place,
+    Plan,
+    Space,
+    StateKey,
+    StateLayout,
+    StateSlot,
+    Step,
+)
+from pockc.plan.verify import plan_problems, verify_plan
+
+__all__ = [
+    "ALIGN_BYTES",
+    "COPY_KERNEL",
+    "SCALARS",
+    "Call",
+    "Constant",
+    "Entry",
+    "EntryPlan",
+    "InputPort",
+    "OutputPort",
+    "Place",
+    "Plan",
+    "Space",
+    "StateKey",
+    "StateLayout",
+    "StateSlot",
+    "Step",
+    "make_plan",
+    "plan_problems",
+    "verify_plan",
+]

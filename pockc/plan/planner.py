@@ -1,0 +1,132 @@
+"""The memory plan: one state shared by all entries, and one arena that they use in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pockc.errors import InternalError, Problem
+from pockc.ir.attrs import Literal
+from pockc.ir.roles import Buffer, OptState, Param, Scalar
+from pockc.ir.types import TensorType
+from pockc.plan.arena import aligned, place
+from pockc.plan.liveness import blocks_of, lower_bound_bytes
+from pockc.plan.program import Program, constant_of, program_of, target_of
+from pockc.plan.types import (
+    ALIGN_BYTES,
+    SCALARS,
+    Constant,
+    Entry,
+    EntryPlan,
+    InputPort,
+    OutputPort,
+    Place,
+    Plan,
+    Space,
+    StateKey,
+    StateLayout,
+    StateSlot,
+    Step,
+)
+
+
+def make_plan(entries: Sequence[Entry]) -> Plan:
+    """Return where everything lies. Equal entries give equal plans.
+
+    Args:
+        entries: Their graphs are in the order in which they will run.
+
+    Raises:
+        InternalError: A node that nothing computes, or entries that disagree about the type of
+            a tensor of the state.
+    """
+    state = _state_layout(entries)
+    slots: dict[StateKey, Place] = {s.key: s.place for s in state.slots}
+    plans = tuple(_plan_entry(program_of(e), slots) for e in entries)
+    arena = max((p.arena_bytes for p in plans), default=0)
+    return Plan(state, plans, arena, ALIGN_BYTES * len(SCALARS))
+
+
+def _state_layout(entries: Sequence[Entry]) -> StateLayout:
+    """Lay the state out in the order in which the entries name its tensors.
+
+    Parameters, buffers and optimizer state come first, then literals: what a checkpoint holds
+    is one range.
+    """
+    types: dict[StateKey, TensorType] = {}
+    literals: dict[Constant, Literal] = {}
+    problems = []
+    for entry in entries:
+        for source in entry.graph.inputs:
+            if not isinstance(source.role, Param | Buffer | OptState):
+                continue
+            known = types.setdefault(source.role, source.type)
+            if known != source.type:
+                what = f"{source.role} is {source.type} in '{entry.name}' and {known} before"
+                problems.append(Problem("plan-state-type", what))
+    for constant, tensor, literal in (c for e in entries for c in _constants(e)):
+        types.setdefault(constant, tensor)
+        literals.setdefault(constant, literal)
+    if problems:
+        raise InternalError(*problems)
+    slots, offset = [], 0
+    for key, tensor in types.items():
+        content = literals.get(key) if isinstance(key, Constant) else None
+        slots.append(StateSlot(key, tensor, offset, content))
+        offset += aligned(tensor.nbytes)
+    return StateLayout(tuple(slots), offset)
+
+
+def _constants(entry: Entry) -> list[tuple[Constant, TensorType, Literal]]:
+    return [
+        (constant_of(n), n.type, n.attrs["value"])
+        for n in entry.graph.nodes
+        if n.op == "literal" and n.name not in entry.calls
+    ]
+
+
+def _plan_entry(program: Program, slots: Mapping[StateKey, Place]) -> EntryPlan:
+    blocks = blocks_of(program)
+    placement = place(blocks)
+    places: dict[str | tuple[str, int], Place] = {
+        block.key: Place(Space.ARENA, offset, block.nbytes)
+        for block, offset in zip(blocks, placement.offsets, strict=True)
+    }
+    for root, home in program.home.items():
+        if isinstance(home, Scalar):
+            places[root] = _scalar(home, program.nbytes[root])
+        else:
+            places[root] = slots[home]
+    steps = []
+    for call in program.instructions:
+        values = call.reads if call.in_place else (*call.reads, call.result)
+        args = [places[program.root[v]] for v in values]
+        args += [places[call.node, i] for i in range(len(call.workspace_bytes))]
+        steps.append(Step(call.kernel, tuple(args), call.node))
+    return EntryPlan(
+        program.entry.name,
+        tuple(steps),
+        *_ports(program, places),
+        placement.nbytes,
+        lower_bound_bytes(blocks),
+    )
+
+
+def _ports(
+    program: Program, places: Mapping[str | tuple[str, int], Place]
+) -> tuple[tuple[InputPort, ...], tuple[OutputPort, ...]]:
+    graph = program.entry.graph
+    inputs = tuple(InputPort(i.role, i.type, places[i.name]) for i in graph.inputs)
+    outputs = []
+    for output in graph.outputs:
+        target = target_of(graph, output.role)
+        value = program.results[output.role] if target is None else target
+        where = places[program.root[value]]
+        outputs.append(OutputPort(output.role, graph.type_of(output.value), where))
+    return inputs, tuple(outputs)
+
+
+def _scalar(role: Scalar, nbytes: int) -> Place:
+    if role.name not in SCALARS:
+        what = f"the runtime gives no scalar '{role.name}'; it knows: {', '.join(SCALARS)}"
+        raise InternalError(Problem("plan-scalar", what))
+    return Place(Space.SCALAR, SCALARS.index(role.name) * ALIGN_BYTES, nbytes)
