@@ -107,7 +107,7 @@ def reshape_view_layout(operand: TensorType, shape: tuple[int, ...]) -> TensorTy
 
 
 def _insert_ones(layout: list[int], ones: list[int]) -> tuple[int, ...]:
-    """Put dimensions of size 1 after their left neighbours, where they disturb the order least."""
+    """Put dimensions of size 1 after their left neighbours: the least disturbance."""
     placed = list(layout)
     for d in ones:
         at = placed.index(d - 1) + 1 if d - 1 in placed else 0

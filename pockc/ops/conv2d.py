@@ -1,4 +1,4 @@
-"""Convolution of images (N, C, H, W) with filters (K, C / groups, R, S); padding is symmetric."""
+"""Convolution of images (N, C, H, W) with filters (K, C / groups, R, S), padded alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gradient of `conv2d` with respect to its images; as an op of its own, transposed convolution."""
+"""Gradient of `conv2d` with respect to its images; by itself, transposed convolution."""
 
 from __future__ import annotations
 
