@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pockc.scheme.facts import ModuleFacts, ParamFacts, Parameters
+from pockc.scheme.facts import ModuleFacts, Parameters, ParamFacts
 
 
 @dataclass(frozen=True)

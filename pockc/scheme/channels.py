@@ -10,7 +10,7 @@ from pockc.errors import Problem, UserError
 from pockc.scheme.config import Channels
 from pockc.scheme.facts import ModuleFacts, ParamFacts
 
-# Their weights hold inputs before outputs; all others hold outputs first, as Linear and Conv do.
+# Their weights hold inputs before outputs; all others hold outputs first, as Linear does.
 _INPUTS_FIRST = frozenset(
     {"Conv1D", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "Embedding"}
 )
@@ -79,11 +79,11 @@ def _ranked(
         # One draw per seed and size: matrices of equal size share the choice, as they should
         # where a channel runs through several of them.
         drawn = np.random.Generator(np.random.PCG64(wanted.seed)).random(len(members))
-        return np.argsort(drawn, kind="stable").tolist()
+        return [int(i) for i in np.argsort(drawn, kind="stable")]
     rows = np.moveaxis(value.astype(np.float64), axis, 0).reshape(value.shape[axis], -1)
     energy = np.square(rows).sum(axis=1)
     norms = np.array([energy[list(g)].sum() for g in members])
-    return np.argsort(-norms, kind="stable").tolist()
+    return [int(i) for i in np.argsort(-norms, kind="stable")]
 
 
 def _groups(
@@ -121,9 +121,10 @@ def _divisions(heads: int, shared: int) -> list[tuple[int, int]]:
 
 
 def _head_facts(param: ParamFacts, modules: Sequence[ModuleFacts]) -> dict[str, int]:
-    """Return what the owner of a parameter and the modules around it know, the nearest first."""
+    """Return what is known of a parameter's owner and of the modules around it."""
     by_name: Mapping[str, ModuleFacts] = {m.name: m for m in modules}
-    name, facts = param.module, {}
+    name = param.module
+    facts: dict[str, int] = {}
     while True:
         if name in by_name:
             facts = {**by_name[name].facts, **facts}

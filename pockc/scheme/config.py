@@ -190,7 +190,7 @@ def load_config(
     data = _merged(data, overrides or {})
     try:
         config = Config.model_validate(data)
-        config._origin = origin  # noqa: SLF001  ours, set once
+        config._origin = origin
     except ValidationError as e:
         raise UserError(*(problem_of(error, origin, Config) for error in e.errors())) from None
     problems = [

@@ -1,7 +1,7 @@
 """Schemes by name, from the structure of a model and not from what its parts are called.
 
-`full`, `head`, `bias` and `last:N` say what they do. `pockengine` follows the schemes that Zhu et
-al., PockEngine, MICRO 2023, §4 report to have found by their sensitivity analysis:
+`full`, `head`, `bias` and `last:N` say what they do. `pockengine` follows the schemes that Zhu
+et al., PockEngine, MICRO 2023, §4 report to have found by their sensitivity analysis:
 
     MobileNetV2, MCUNet    biases of the last 7 blocks, weights of the first 1x1 convolution in
                            them, classifier
@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from pockc.errors import Problem, UserError
 from pockc.scheme.blocks import Structure, matrices, structure_of
-from pockc.scheme.facts import ModuleFacts, ParamFacts, Parameters
+from pockc.scheme.facts import ModuleFacts, Parameters, ParamFacts
 
 INVERTED_RESIDUAL_BLOCKS = 7
 RESIDUAL_BLOCKS = 8

@@ -11,7 +11,7 @@ import numpy as np
 from pockc.errors import Problem, UserError
 from pockc.scheme.channels import channel_axis, choose
 from pockc.scheme.config import Config, Rule
-from pockc.scheme.facts import ModuleFacts, ParamFacts, Parameters
+from pockc.scheme.facts import ModuleFacts, Parameters, ParamFacts
 from pockc.scheme.presets import preset
 from pockc.scheme.scheme import Scheme, Trained
 
@@ -95,7 +95,7 @@ def _parts(name: str) -> Iterator[str]:
 
 
 def _trains(rule: Rule, param: ParamFacts) -> bool:
-    return rule.train == "all" or rule.train == param.kind
+    return rule.train in ("all", param.kind)
 
 
 def _rule_problems(
