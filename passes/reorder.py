@@ -1,0 +1,162 @@
+"""Put nodes into an order that needs less memory.
+
+Zhu et al., PockEngine, MICRO 2023, §3.2: an update runs as soon as its gradient is there and the
+old value has been read for the last time, so that few gradients are alive together. The same
+rule serves everything else: what frees at least as much as it takes runs at once.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pockc.ir import Graph, Node
+from pockc.ir.verify import Invariant
+from pockc.passes.base import log
+from pockc.passes.memory import Storages
+
+
+@dataclass(frozen=True, slots=True)
+class Reorder:
+    """Run early what frees memory, and everything else in the order that was there.
+
+    The new order is taken if its peak is lower, or its sum over all nodes at an equal peak;
+    never one whose peak is higher. Readers of a piece of state come before its new value
+    wherever they can, so that it can be written in place.
+    """
+
+    requires: ClassVar[tuple[Invariant, ...]] = ()
+    ensures: ClassVar[tuple[Invariant, ...]] = ()
+
+    def __call__(self, graph: Graph, /) -> Graph:
+        """Return the graph in the better of two orders."""
+        storages = Storages(graph)
+        old = list(graph.nodes)
+        old_cost = _cost(storages, old)
+        new = _Scheduler(storages).order()
+        if new is None:
+            log.debug("reorder: updates wait for each other; order kept")
+            return graph
+        new_cost = _cost(storages, new)
+        log.debug("reorder: peak and sum %s -> %s", old_cost, new_cost)
+        return graph.replace(nodes=tuple(new)) if new_cost < old_cost else graph
+
+
+def _cost(storages: Storages, order: list[Node]) -> tuple[int, int, int]:
+    live = list(storages.live_bytes(order))
+    return max(live, default=0), _late_reads(storages, order), sum(live)
+
+
+def _late_reads(storages: Storages, order: list[Node]) -> int:
+    """Return how many pieces of state are read after their new value was made."""
+    at = {n.name: i for i, n in enumerate(order)}
+    late = 0
+    for value, home in storages.state.items():
+        made = at.get(value)
+        if made is not None:
+            late += any(at[r] > made for r in storages.old_readers[home])
+    return late
+
+
+class _Scheduler:
+    """List scheduling with two heaps: what shrinks memory, and the rest."""
+
+    def __init__(self, storages: Storages) -> None:
+        self.storages = storages
+        self.nodes = storages.graph.nodes
+        self.by_name = {n.name: n for n in self.nodes}
+        self.index = {n.name: i for i, n in enumerate(self.nodes)}
+        self.left = {root: set(names) for root, names in storages.readers.items()}
+        self.freed: dict[str, int] = defaultdict(int)
+        self.waits: dict[str, int] = {}
+        self.wakes: dict[str, list[str]] = defaultdict(list)
+        for node in self.nodes:
+            before = {i for i in node.inputs if i in self.by_name}
+            self.waits[node.name] = len(before)
+            for name in sorted(before):
+                self.wakes[name].append(node.name)
+        self._add_state_order()
+        for root in self.left:
+            self._note_last_reader(root)
+
+    def _add_state_order(self) -> None:
+        """Let the new value of a piece of state wait for the readers of the old one."""
+        after = _after_updates(self.storages)
+        for bit, (value, home) in enumerate(sorted(self.storages.state.items())):
+            if value not in self.by_name:
+                continue
+            readers = self.storages.old_readers[home]
+            if any(after[r] >> bit & 1 for r in readers if r != value):
+                continue
+            for reader in sorted(readers - {value}):
+                self.waits[value] += 1
+                self.wakes[reader].append(value)
+
+    def _note_last_reader(self, root: str) -> str | None:
+        """Credit the last reader of a storage with its bytes."""
+        if len(self.left[root]) != 1 or root in self.storages.lasting:
+            return None
+        reader = next(iter(self.left[root]))
+        self.freed[reader] += self.storages.nbytes[root]
+        return reader
+
+    def _shrinks(self, name: str) -> bool:
+        own = self.storages.root[name] == name
+        taken = self.storages.nbytes[name] if own else 0
+        return taken <= self.freed[name]
+
+    def order(self) -> list[Node] | None:
+        """Return the order, None if nodes wait for each other in a ring."""
+        small: list[tuple[int, str]] = []
+        rest: list[tuple[int, str]] = []
+        ready: set[str] = set()
+        done: set[str] = set()
+        order: list[Node] = []
+
+        def wake(name: str) -> None:
+            ready.add(name)
+            heapq.heappush(small if self._shrinks(name) else rest, (self.index[name], name))
+
+        for node in self.nodes:
+            if not self.waits[node.name]:
+                wake(node.name)
+        while small or rest:
+            name = heapq.heappop(small or rest)[1]
+            if name in done:
+                continue
+            done.add(name)
+            order.append(self.by_name[name])
+            for reader in self._finish(name):
+                if reader in ready and reader not in done and self._shrinks(reader):
+                    heapq.heappush(small, (self.index[reader], reader))
+            for later in self.wakes[name]:
+                self.waits[later] -= 1
+                if not self.waits[later]:
+                    wake(later)
+        return order if len(order) == len(self.nodes) else None
+
+    def _finish(self, name: str) -> list[str]:
+        """Count a node's reads as done; return the nodes that now free something."""
+        last = []
+        for root in sorted({self.storages.root[i] for i in self.by_name[name].inputs}):
+            if name in self.left[root]:
+                self.left[root].discard(name)
+                reader = self._note_last_reader(root)
+                if reader is not None:
+                    last.append(reader)
+        return last
+
+
+def _after_updates(storages: Storages) -> Mapping[str, int]:
+    """Return for each node a set, as bits, of the new pieces of state that it depends on."""
+    bit = {value: 1 << at for at, value in enumerate(sorted(storages.state))}
+    after: dict[str, int] = {}
+    for node in storages.graph.nodes:
+        bits = bit.get(node.name, 0)
+        for name in node.inputs:
+            bits |= after.get(name, 0)
+        after[node.name] = bits
+    return after
