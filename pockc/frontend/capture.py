@@ -1,0 +1,310 @@
+"""From a PyTorch model and a loss to three graphs.
+
+The model is exported twice, as in training and as in evaluation; each forward pass is traced
+into one flat ATen graph, the first together with the loss and its gradients for *all*
+parameters, so that one capture serves every way of choosing what to train.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal as OneOf
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from pockc.errors import Problem, UserError
+from pockc.frontend import facts
+from pockc.frontend.captured import Captured, InputSpec
+from pockc.frontend.dtypes import dtype_of, tensor_type, to_numpy
+from pockc.frontend.export import export_forward
+from pockc.frontend.importer import import_graph
+from pockc.frontend.losses import LossPlan, LossSpec, plan_loss, predictions
+from pockc.frontend.trace import Request, Traced, trace
+from pockc.ir import (
+    Batch,
+    Buffer,
+    BufferUpdate,
+    Gradient,
+    Graph,
+    InputRole,
+    Loss,
+    Metric,
+    OutputRole,
+    Param,
+    Prediction,
+    TensorType,
+)
+
+BatchNorm = OneOf["frozen", "update"]
+Inputs = Tensor | Sequence[Any] | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What every step of a capture looks at."""
+
+    model: nn.Module
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    canonical: Mapping[str, str]
+    update_batch_norm: bool
+    micro_batches: int
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        return [t for t in (*self.args, *self.kwargs.values()) if isinstance(t, Tensor)]
+
+    @property
+    def rows(self) -> int:
+        """Rows of one batch: the first dimension of the first input that has one."""
+        return next((t.shape[0] for t in self.tensors if t.dim()), 1)
+
+    def part(self, value: Any) -> Any:  # noqa: ANN401
+        """Return the rows of a micro-batch of an input."""
+        if not isinstance(value, Tensor) or not self.has_rows(value.shape):
+            return value
+        return value[: self.rows // self.micro_batches]
+
+    def has_rows(self, shape: Sequence[int]) -> bool:
+        return bool(shape) and shape[0] == self.rows
+
+
+def capture(  # noqa: PLR0913  the options of one call; all but two have a default
+    model: nn.Module,
+    example_inputs: Inputs,
+    loss: LossSpec | None = "cross_entropy",
+    *,
+    micro_batches: int = 1,
+    batch_norm: BatchNorm = "frozen",
+    target_example: Tensor | Sequence[Tensor] | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Captured:
+    """Return a model traced with its loss.
+
+    Args:
+        model: Any module whose operations are covered; it is not changed.
+        example_inputs: One batch: a tensor, a tuple of positional arguments or a mapping of
+            named ones. Only shapes and types matter.
+        loss: A name of ours, a mapping with a name and options, a function of the model's
+            outputs and the targets, or "model" if the model returns its loss.
+        micro_batches: Into how many parts a batch is split for training.
+        batch_norm: "frozen" keeps running statistics and uses them; "update" normalises by
+            the batch and updates them, as torch does in train().
+        target_example: Targets for one batch, of which shape and type matter. Losses of ours
+            derive them from the outputs if they are not given.
+        class_names: Passed on.
+
+    Raises:
+        UserError: See the slugs of `export`, `losses` and `importer`; [example-inputs] and
+            [micro-batches] for what is given here.
+    """
+    job = _job(model, example_inputs, micro_batches, batch_norm)
+    evaluation = export_forward(
+        model, job.args, job.kwargs, training=False, update_batch_norm=False
+    )
+    plan = plan_loss(loss, _outputs(evaluation), target_example)
+    training = export_forward(
+        model,
+        tuple(job.part(a) for a in job.args),
+        {k: job.part(v) for k, v in job.kwargs.items()},
+        training=True,
+        update_batch_norm=job.update_batch_norm,
+    )
+    step = trace(_training_request(job, training, plan))
+    forward = trace(_evaluation_request(job, evaluation, plan))
+    targets = _target_names(plan)
+    train = _import("train", step, training, targets, lambda key: key[0] != "prediction")
+    evaluate = _import("evaluate", forward, evaluation, targets, _evaluated)
+    predict = _import(
+        "predict", forward, evaluation, targets, lambda key: key[0] == "prediction"
+    )
+    used = _without_unused(predict) if plan.name == "model" else predict
+    return Captured(
+        train=train,
+        evaluate=evaluate,
+        predict=used,
+        values=_values(model, job.canonical),
+        aliases={k: v for k, v in job.canonical.items() if k != v},
+        state_names=tuple(model.state_dict()),
+        parameters=facts.parameters(model, train, evaluate, job.canonical),
+        modules=facts.modules(model),
+        inputs=_input_specs(job, forward),
+        targets=tuple(
+            InputSpec(n, tensor_type(t), job.has_rows(t.shape))
+            for n, t in zip(targets, plan.targets, strict=True)
+        ),
+        loss=plan.name,
+        labels=plan.labels,
+        micro_batches=micro_batches,
+        class_names=None if class_names is None else tuple(class_names),
+    )
+
+
+def _job(model: nn.Module, given: Inputs, micro_batches: int, batch_norm: BatchNorm) -> _Job:
+    if batch_norm not in ("frozen", "update"):
+        raise UserError(
+            Problem(
+                "batch-norm-option",
+                f"batch_norm is {batch_norm!r}",
+                fix="choose from: frozen, update",
+            )
+        )
+    kwargs = dict(given) if isinstance(given, Mapping) else {}
+    args: tuple[Any, ...] = ()
+    if isinstance(given, Tensor):
+        args = (given,)
+    elif not kwargs:
+        args = tuple(given)
+    canonical = facts.canonical_names(model)
+    job = _Job(model, args, kwargs, canonical, batch_norm == "update", micro_batches)
+    problems = list(_input_problems(job))
+    if not problems and (micro_batches < 1 or job.rows % micro_batches):
+        problems.append(
+            Problem(
+                "micro-batches",
+                f"a batch of {job.rows} rows cannot be split into {micro_batches} equal parts",
+                fix="choose a number that divides the batch",
+            )
+        )
+    if problems:
+        raise UserError(*problems)
+    return job
+
+
+def _input_problems(job: _Job) -> list[Problem]:
+    named = {**{str(i): a for i, a in enumerate(job.args)}, **job.kwargs}
+    if not job.tensors:
+        return [
+            Problem(
+                "example-inputs",
+                "example_inputs holds no tensor",
+                fix="give one batch: a tensor, a tuple of tensors or a mapping of named ones",
+            )
+        ]
+    return [
+        Problem(
+            "example-inputs",
+            f"example_inputs[{name}] has the element type {value.dtype}, which is not supported",
+        )
+        for name, value in named.items()
+        if isinstance(value, Tensor) and dtype_of(value.dtype) is None
+    ]
+
+
+def _outputs(program: torch.export.ExportedProgram) -> Any:  # noqa: ANN401
+    """Return the structure that the model returns, filled with fake tensors."""
+    (node,) = (n for n in program.graph.nodes if n.op == "output")
+    kinds = program.graph_signature.output_specs
+    leaves = [
+        a.meta["val"] if isinstance(a, fx.Node) else a
+        for a, spec in zip(node.args[0], kinds, strict=True)
+        if spec.kind is torch.export.graph_signature.OutputKind.USER_OUTPUT
+    ]
+    spec = program.call_spec.out_spec
+    return torch.utils._pytree.tree_unflatten(leaves, spec)
+
+
+def _training_request(
+    job: _Job, program: torch.export.ExportedProgram, plan: LossPlan
+) -> Request:
+    return Request(
+        program,
+        canonical=job.canonical,
+        loss=lambda outputs, *given: {("loss", ""): plan.train(outputs, *given)},
+        loss_source=plan.source,
+        extras=tuple(job.part(t) for t in plan.targets) + plan.constants,
+        gradients=True,
+    )
+
+
+def _evaluation_request(
+    job: _Job, program: torch.export.ExportedProgram, plan: LossPlan
+) -> Request:
+    def results(outputs: Any, *given: Tensor) -> dict[tuple[str, str], Tensor]:  # noqa: ANN401
+        shown = predictions(outputs, has_loss=plan.name == "model")
+        found = {("prediction", str(i)): t for i, t in enumerate(shown)}
+        if plan.rows is None:
+            return {**found, ("loss", ""): plan.train(outputs, *given)}
+        rows = plan.rows(outputs, *given)
+        return {**found, **{("metric", k): t for k, t in rows.items()}}
+
+    return Request(
+        program,
+        canonical=job.canonical,
+        loss=results,
+        loss_source=plan.source,
+        extras=plan.targets + plan.constants,
+    )
+
+
+def _evaluated(key: tuple[str, str]) -> bool:
+    return key[0] in ("loss", "metric")
+
+
+def _target_names(plan: LossPlan) -> tuple[str, ...]:
+    if len(plan.targets) == 1:
+        return ("target",)
+    return tuple(f"target_{i}" for i in range(len(plan.targets)))
+
+
+_OUTPUTS: dict[str, Any] = {
+    "loss": lambda name: Loss(),
+    "gradient": Gradient,
+    "buffer": BufferUpdate,
+    "metric": Metric,
+    "prediction": Prediction,
+}
+
+
+def _import(
+    name: str,
+    traced: Traced,
+    program: torch.export.ExportedProgram,
+    targets: Sequence[str],
+    wanted: Any,  # noqa: ANN401
+) -> Graph:
+    """Return the graph of the results whose key is wanted."""
+    placeholders = [n for n in traced.module.graph.nodes if n.op == "placeholder"]
+    given: dict[fx.Node, tuple[InputRole, TensorType] | np.ndarray] = {}
+    for node, place in zip(placeholders, traced.places, strict=False):
+        if place.kind == "constant":
+            given[node] = to_numpy(program.constants[place.name])
+        elif dtype_of(place.value.dtype) is not None:
+            role = {"parameter": Param, "buffer": Buffer, "input": Batch}[place.kind]
+            given[node] = role(place.name), tensor_type(place.value)
+    extras = placeholders[len(traced.places) :]
+    for i, node in enumerate(extras):
+        if i < len(targets):
+            given[node] = Batch(targets[i]), tensor_type(node.meta["val"])
+        else:
+            given[node] = to_numpy(traced.extras[i])
+    outputs: list[tuple[OutputRole, int]] = [
+        (_OUTPUTS[key[0]](key[1]), at) for at, key in enumerate(traced.results) if wanted(key)
+    ]
+    return import_graph(name, traced.module, given, outputs, traced.source_of)
+
+
+def _without_unused(graph: Graph) -> Graph:
+    """Drop inputs that nothing reads: labels, when the model that takes them predicts."""
+    read = {i for n in graph.nodes for i in n.inputs} | graph.output_values
+    return graph.replace(inputs=tuple(i for i in graph.inputs if i.name in read))
+
+
+def _values(model: nn.Module, canonical: Mapping[str, str]) -> dict[str, np.ndarray]:
+    named = facts.named_tensors(model)
+    return {
+        name: to_numpy(tensor)
+        for name, tensor in named.items()
+        if canonical[name] == name and dtype_of(tensor.dtype) is not None
+    }
+
+
+def _input_specs(job: _Job, traced: Traced) -> tuple[InputSpec, ...]:
+    return tuple(
+        InputSpec(p.name, tensor_type(p.value), job.has_rows(tuple(p.value.shape)))
+        for p in traced.places
+        if p.kind == "input"
+    )

@@ -1,0 +1,117 @@
+"""Replacements for composite operations whose own decomposition does not suit us.
+
+They run while the forward pass is traced, so that their gradients are traced too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+aten = torch.ops.aten
+
+
+def _dropout(x: Tensor, p: float, train: bool) -> Tensor:
+    """One mask that forward and backward share."""
+    if not train or p == 0.0:
+        return x
+    return aten.native_dropout.default(x, p, True)[0]
+
+
+def _feature_dropout(x: Tensor, p: float, train: bool) -> Tensor:
+    """Drop whole channels of (N, C, ...)."""
+    if not train or p == 0.0:
+        return x
+    ones = torch.ones(x.shape[:2] + (1,) * (x.dim() - 2), dtype=x.dtype)
+    return x * _dropout(ones, p, True)
+
+
+def _batch_norm(  # noqa: PLR0913  the operator's own signature
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor | None,
+    var: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    cudnn: bool,  # noqa: ARG001
+) -> Tensor:
+    """Batch statistics by the overload that says what it writes; running ones by plain sums.
+
+    With running statistics the layer is x * scale + shift over channels; plain operations let
+    passes see that, and let weight and bias train.
+    """
+    if training and mean is None:
+        out = aten._native_batch_norm_legit.no_stats(x, weight, bias, True, momentum, eps)
+        return out[0]
+    if training:
+        out = aten._native_batch_norm_legit.default(
+            x, weight, bias, mean, var, True, momentum, eps
+        )
+        return out[0]
+    shape = (1, -1) + (1,) * (x.dim() - 2)
+    y = (x - mean.reshape(shape)) * torch.rsqrt(var + eps).reshape(shape)
+    if weight is not None:
+        y = y * weight.reshape(shape)
+    return y if bias is None else y + bias.reshape(shape)
+
+
+def _attention(  # noqa: PLR0913  the operator's own signature
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """softmax(scale * query @ key^T + mask) @ value over (..., heads, T, channels).
+
+    Rows that are masked everywhere give zeros, as torch's own kernels do.
+    """
+    if enable_gqa:
+        repeats = query.shape[-3] // key.shape[-3]
+        key, value = (_repeat_heads(t, repeats) for t in (key, value))
+    factor = 1.0 / math.sqrt(query.shape[-1]) if scale is None else scale
+    scores = (query * factor) @ key.transpose(-2, -1)
+    if is_causal:
+        rows = torch.arange(query.shape[-2]).unsqueeze(1)
+        columns = torch.arange(key.shape[-2]).unsqueeze(0)
+        allowed = torch.where(columns <= rows, 0.0, -math.inf).to(query.dtype)
+        weights = torch.softmax(scores + allowed, -1)
+    elif attn_mask is None:
+        weights = torch.softmax(scores, -1)
+    else:
+        if attn_mask.dtype is torch.bool:
+            attn_mask = torch.where(attn_mask, 0.0, -math.inf).to(query.dtype)
+        weights = aten._safe_softmax.default(scores + attn_mask, -1)
+    return _dropout(weights, dropout_p, dropout_p > 0.0) @ value
+
+
+def _repeat_heads(x: Tensor, repeats: int) -> Tensor:
+    *front, heads, steps, channels = x.shape
+    wide = x.unsqueeze(-3).expand(*front, heads, repeats, steps, channels)
+    return wide.reshape(*front, heads * repeats, steps, channels)
+
+
+def _nothing(*args: Any, **kwargs: Any) -> None:  # noqa: ANN401, ARG001
+    """An assertion about metadata holds by construction."""
+
+
+REPLACED: dict[Any, Callable[..., Any]] = {
+    aten.dropout.default: _dropout,
+    aten.dropout_.default: _dropout,
+    aten.feature_dropout.default: _feature_dropout,
+    aten.batch_norm.default: _batch_norm,
+    aten.scaled_dot_product_attention.default: _attention,
+    aten._assert_tensor_metadata.default: _nothing,
+    aten._assert_scalar.default: _nothing,
+    aten._assert_async.msg: _nothing,
+}

@@ -1,0 +1,269 @@
+"""Shapes: views, slices, joins, padding, and writing into a part of a tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pockc.frontend.importer.base import Importer, Number, Unsupported, Value, lower
+
+
+@lower(
+    "aten.view.default",
+    "aten._unsafe_view.default",
+    "aten.reshape.default",
+    "aten.squeeze.default",
+    "aten.squeeze.dim",
+    "aten.squeeze.dims",
+    "aten.unsqueeze.default",
+    "aten.flatten.using_ints",
+)
+def _view(b: Importer, x: Value, *_: object) -> Value:
+    return b.reshape(x, b.out.shape)
+
+
+@lower("aten.expand.default", "aten.broadcast_to.default")
+def _expand(b: Importer, x: Value, *_: object, **__: object) -> Value:
+    return b.expand(x, b.out.shape)
+
+
+@lower("aten.permute.default")
+def _permute(b: Importer, x: Value, dims: Sequence[int]) -> Value:
+    return b.permute(x, dims)
+
+
+@lower("aten.t.default")
+def _t(b: Importer, x: Value) -> Value:
+    return b.permute(x, tuple(reversed(range(len(b.shape(x))))))
+
+
+@lower("aten.transpose.int", "aten.swapaxes.default")
+def _transpose(b: Importer, x: Value, first: int, second: int) -> Value:
+    perm = list(range(len(b.shape(x))))
+    if perm:
+        perm[first], perm[second] = perm[second], perm[first]
+    return b.permute(x, perm)
+
+
+def cut(b: Importer, x: Value, axis: int, start: int, stop: int, step: int = 1) -> Value:
+    """Return a range along one axis; the range lies within the tensor."""
+    shape = b.shape(x)
+    if (start, stop, step) == (0, shape[axis], 1):
+        return x
+    rank = len(shape)
+    return b.emit(
+        "slice",
+        x,
+        starts=tuple(start if d == axis else 0 for d in range(rank)),
+        stops=tuple(stop if d == axis else shape[d] for d in range(rank)),
+        steps=tuple(step if d == axis else 1 for d in range(rank)),
+    )
+
+
+def _bounds(n: int, start: int | None, end: int | None) -> tuple[int, int]:
+    """Return a range as Python's slices mean it, within 0 and n."""
+    first, last, _ = slice(start, end).indices(n)
+    return first, max(first, last)
+
+
+@lower("aten.slice.Tensor")
+def _slice(
+    b: Importer,
+    x: Value,
+    dim: int = 0,
+    start: int | None = None,
+    end: int | None = None,
+    step: int = 1,
+) -> Value:
+    axis = dim % len(b.shape(x))
+    return cut(b, x, axis, *_bounds(b.shape(x)[axis], start, end), step)
+
+
+@lower("aten.narrow.default", "aten.narrow_copy.default")
+def _narrow(b: Importer, x: Value, dim: int, start: int, length: int) -> Value:
+    axis = dim % len(b.shape(x))
+    first = start % b.shape(x)[axis] if length else 0
+    return cut(b, x, axis, first, first + length)
+
+
+@lower("aten.select.int")
+def _select(b: Importer, x: Value, dim: int, at: int) -> Value:
+    axis = dim % len(b.shape(x))
+    at %= b.shape(x)[axis]
+    return b.reshape(cut(b, x, axis, at, at + 1), b.out.shape)
+
+
+@lower("aten.unbind.int")
+def _unbind(b: Importer, x: Value, dim: int = 0) -> tuple[Value, ...]:
+    axis = dim % len(b.shape(x))
+    shape = b.shape(x)
+    rest = shape[:axis] + shape[axis + 1 :]
+    return tuple(b.reshape(cut(b, x, axis, i, i + 1), rest) for i in range(shape[axis]))
+
+
+@lower("aten.split.Tensor", "aten.split_with_sizes.default", "aten.split_with_sizes_copy.default")
+def _split(b: Importer, x: Value, sizes: int | Sequence[int], dim: int = 0) -> tuple[Value, ...]:
+    axis = dim % len(b.shape(x))
+    n = b.shape(x)[axis]
+    if isinstance(sizes, int):
+        sizes = [min(sizes, n - i) for i in range(0, n, sizes)]
+    parts, start = [], 0
+    for size in sizes:
+        parts.append(cut(b, x, axis, start, start + size))
+        start += size
+    return tuple(parts)
+
+
+@lower("aten.cat.default")
+def _cat(b: Importer, parts: Sequence[Value], dim: int = 0) -> Value:
+    # torch lets an empty vector stand anywhere in a concatenation.
+    kept = [b.to(p, b.out.dtype) for p in parts if b.shape(p) != (0,) or b.out.rank == 1]
+    if len(kept) == 1:
+        return kept[0]
+    return b.emit("concat", *kept, axis=dim % b.out.rank)
+
+
+@lower("aten.stack.default")
+def _stack(b: Importer, parts: Sequence[Value], dim: int = 0) -> Value:
+    axis = dim % b.out.rank
+    shape = (*b.out.shape[:axis], 1, *b.out.shape[axis + 1 :])
+    kept = [b.reshape(b.to(p, b.out.dtype), shape) for p in parts]
+    return kept[0] if len(kept) == 1 else b.emit("concat", *kept, axis=axis)
+
+
+@lower("aten.repeat.default")
+def _repeat(b: Importer, x: Value, repeats: Sequence[int]) -> Value:
+    shape = (1,) * (len(repeats) - len(b.shape(x))) + b.shape(x)
+    split = [k for n in shape for k in (1, n)]
+    wide = [k for r, n in zip(repeats, shape, strict=True) for k in (r, n)]
+    return b.reshape(b.expand(b.reshape(x, split), wide), b.out.shape)
+
+
+@lower("aten.constant_pad_nd.default")
+def _pad(b: Importer, x: Value, amounts: Sequence[int], value: Number = 0) -> Value:
+    """Negative amounts crop."""
+    rank = len(b.shape(x))
+    low, high = [0] * rank, [0] * rank
+    for i in range(len(amounts) // 2):
+        low[rank - 1 - i], high[rank - 1 - i] = amounts[2 * i], amounts[2 * i + 1]
+    for axis, (before, after) in enumerate(zip(low, high, strict=True)):
+        n = b.shape(x)[axis]
+        x = cut(b, x, axis, max(0, -before), n - max(0, -after))
+    return padded(b, x, [max(0, k) for k in low], [max(0, k) for k in high], value)
+
+
+def padded(
+    b: Importer, x: Value, low: Sequence[int], high: Sequence[int], value: Number = 0
+) -> Value:
+    """Return a tensor with a border of one number."""
+    if not any(low) and not any(high):
+        return x
+    number = float(value) if b.type_of(x).dtype.is_float else int(value)
+    return b.emit("pad", x, low=tuple(low), high=tuple(high), value=number)
+
+
+@lower("aten.slice_backward.default")
+def _slice_backward(  # noqa: PLR0913  the operator's own signature
+    b: Importer, dy: Value, sizes: Sequence[int], dim: int, start: int, end: int, step: int
+) -> Value:
+    axis = dim % len(sizes)
+    first, last = _bounds(sizes[axis], start, end)
+    if step != 1:
+        zeros = b.full(0, b.out)
+        return b.emit("put", zeros, dy, axis=axis, indices=tuple(range(first, last, step)))
+    low = [first if d == axis else 0 for d in range(len(sizes))]
+    high = [sizes[axis] - last if d == axis else 0 for d in range(len(sizes))]
+    return padded(b, dy, low, high)
+
+
+@lower("aten.select_backward.default")
+def _select_backward(b: Importer, dy: Value, sizes: Sequence[int], dim: int, at: int) -> Value:
+    axis = dim % len(sizes)
+    at %= sizes[axis]
+    row = b.reshape(dy, (*sizes[:axis], 1, *sizes[axis + 1 :]))
+    low = [at if d == axis else 0 for d in range(len(sizes))]
+    high = [sizes[axis] - at - 1 if d == axis else 0 for d in range(len(sizes))]
+    return padded(b, row, low, high)
+
+
+@lower("aten.slice_scatter.default")
+def _slice_scatter(  # noqa: PLR0913  the operator's own signature
+    b: Importer,
+    x: Value,
+    part: Value,
+    dim: int = 0,
+    start: int | None = None,
+    end: int | None = None,
+    step: int = 1,
+) -> Value:
+    shape = b.shape(x)
+    axis = dim % len(shape)
+    first, last = _bounds(shape[axis], start, end)
+    indices = tuple(range(first, last, step))
+    target = tuple(len(indices) if d == axis else n for d, n in enumerate(shape))
+    part = b.expand(b.to(part, b.out.dtype), target)
+    if indices == tuple(range(shape[axis])):
+        return part
+    return b.emit("put", x, part, axis=axis, indices=indices)
+
+
+@lower("aten.select_scatter.default")
+def _select_scatter(b: Importer, x: Value, part: Value, dim: int, at: int) -> Value:
+    shape = b.shape(x)
+    axis = dim % len(shape)
+    row = b.expand(b.to(part, b.out.dtype), shape[:axis] + shape[axis + 1 :])
+    row = b.reshape(row, (*shape[:axis], 1, *shape[axis + 1 :]))
+    return b.emit("put", x, row, axis=axis, indices=(at % shape[axis],))
+
+
+@lower("aten.flip.default")
+def _flip(b: Importer, x: Value, dims: Sequence[int]) -> Value:
+    for dim in dims:
+        axis = dim % len(b.shape(x))
+        n = b.shape(x)[axis]
+        order = b.apply("sub", n - 1, b.iota((n,), 0))
+        x = b.emit("take", x, order, axis=axis)
+    return x
+
+
+@lower("aten.roll.default")
+def _roll(b: Importer, x: Value, shifts: Sequence[int], dims: Sequence[int] = ()) -> Value:
+    shape = b.shape(x)
+    if not dims:
+        flat = b.reshape(x, (b.type_of(x).size,))
+        return b.reshape(_rolled(b, flat, shifts[0], 0), shape)
+    for shift, dim in zip(shifts, dims, strict=True):
+        x = _rolled(b, x, shift, dim % len(shape))
+    return x
+
+
+def _rolled(b: Importer, x: Value, shift: int, axis: int) -> Value:
+    n = b.shape(x)[axis]
+    at = (n - shift) % n if n else 0
+    if at == 0:
+        return x
+    return b.emit("concat", cut(b, x, axis, at, n), cut(b, x, axis, 0, at), axis=axis)
+
+
+@lower("aten.as_strided.default")
+def _as_strided(b: Importer, x: Value, size: Sequence[int], stride: Sequence[int], *_: int) -> Value:
+    dense, expected = 1, []
+    for n in reversed(size):
+        expected.append(dense)
+        dense *= n
+    if dense != b.type_of(x).size or list(stride) != expected[::-1]:
+        raise Unsupported("with overlapping or permuted strides is not supported")
+    return b.reshape(x, size)
+
+
+@lower("aten.diagonal.default", "aten.diagonal_copy.default")
+def _diagonal(b: Importer, x: Value, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Value:
+    rank = len(b.shape(x))
+    rest = [d for d in range(rank) if d not in (dim1 % rank, dim2 % rank)]
+    y = b.permute(x, [*rest, dim1 % rank, dim2 % rank])
+    *lead, rows, columns = b.shape(y)
+    count = b.out.shape[-1]
+    flat = b.reshape(y, (*lead, rows * columns))
+    first = offset if offset >= 0 else -offset * columns
+    line = b.iota((count,), 0)
+    places = b.apply("add", b.apply("mul", line, columns + 1), first)
+    return b.emit("take", flat, places, axis=len(lead))

@@ -1,0 +1,366 @@
+"""Loss functions as pure torch functions, with figures per row for evaluation.
+
+A loss of ours gives a loss and a weight for every row; the loss of a batch is sum over sum.
+That makes the mean over many batches, the last one padded, exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pockc.errors import Problem, UserError
+from pockc.frontend.captured import LabelInfo
+from pockc.frontend.options import Option, number, read
+from pockc.ir import Source
+
+LossSpec = str | Mapping[str, Any] | Callable[..., Any]
+Rows = dict[str, Tensor]
+
+_LOSSES: dict[str, dict[str, Option]] = {
+    "cross_entropy": {
+        "label_smoothing": number(0.0, 0.0, 1.0),
+        "ignore_index": Option(-100),
+        "weight": Option(None, lambda w: all(v >= 0 for v in w), "that are not negative"),
+    },
+    "bce_with_logits": {"pos_weight": Option(None)},
+    "mse": {},
+    "l1": {},
+    "huber": {"delta": Option(1.0, lambda v: v > 0, "above 0")},
+    "smooth_l1": {"beta": number(1.0)},
+}
+NAMES = (*_LOSSES, "model")
+
+
+@dataclass(frozen=True)
+class LossPlan:
+    """A loss made ready for a model.
+
+    Attributes:
+        name: One of ours, "custom" or "model".
+        train: Takes outputs, targets and constants; returns the loss.
+        rows: Takes the same; returns the figures per row, None if there are none.
+        targets: Example targets for one batch.
+        constants: Tensors that every call gets after the targets.
+        labels: Which labels are legal.
+        source: The line to name in the graph; None for a user's function, whose own lines are.
+    """
+
+    name: str
+    train: Callable[..., Tensor]
+    rows: Callable[..., Rows] | None = None
+    targets: tuple[Tensor, ...] = ()
+    constants: tuple[Tensor, ...] = ()
+    labels: LabelInfo | None = None
+    source: Source | None = field(default=None)
+
+
+def plan_loss(
+    loss: LossSpec | None, outputs: Any, target: Tensor | Sequence[Tensor] | None  # noqa: ANN401
+) -> LossPlan:
+    """Return a loss made ready for a model with such outputs.
+
+    Args:
+        loss: A name of ours, a mapping with a name and options, a function of the outputs and
+            the targets, "model" or None if the model returns its loss itself.
+        outputs: What the model returns, of which only shapes and types are looked at.
+        target: Example targets; for a loss of ours they are derived if not given.
+
+    Raises:
+        UserError: [unknown-loss], [loss-option], [loss-target], [loss-output].
+    """
+    given = () if target is None else (target,) if isinstance(target, Tensor) else tuple(target)
+    if loss is None or loss == "model" or (isinstance(loss, Mapping) and loss.get("name") == "model"):
+        model_loss(outputs)
+        return LossPlan("model", model_loss)
+    if callable(loss):
+        return _custom(loss, given)
+    if loss == "custom":
+        raise UserError(
+            Problem("unknown-loss", "loss: 'custom' is no name", fix="give the function itself")
+        )
+    name, options = read("loss", {**_LOSSES, "model": {}}, loss)
+    logits = first_tensor(outputs)
+    make = _cross_entropy if name == "cross_entropy" else _elementwise
+    return make(name, options, logits, given)
+
+
+def first_tensor(outputs: Any) -> Tensor:  # noqa: ANN401
+    """Return the logits of a model's output, or the first tensor in it."""
+    if isinstance(outputs, Tensor):
+        return outputs
+    found = outputs.get("logits") if isinstance(outputs, Mapping) else None
+    found = getattr(outputs, "logits", found)
+    if isinstance(found, Tensor):
+        return found
+    tensors = [t for t in torch.utils._pytree.tree_leaves(outputs) if isinstance(t, Tensor)]
+    if not tensors:
+        raise UserError(
+            Problem(
+                "loss-output",
+                f"the model returns no tensor but {type(outputs).__name__}",
+                fix="return the logits, or give a loss function that takes what it returns",
+            )
+        )
+    return tensors[0]
+
+
+def model_loss(outputs: Any, *_: Tensor) -> Tensor:  # noqa: ANN401
+    """Return the loss that a model computes itself.
+
+    Raises:
+        UserError: [loss-output] There is no scalar where one is looked for.
+    """
+    found = outputs.get("loss") if isinstance(outputs, Mapping) else None
+    found = getattr(outputs, "loss", found)
+    if found is None:
+        found = outputs[0] if isinstance(outputs, (tuple, list)) and outputs else outputs
+    if isinstance(found, Tensor) and found.numel() == 1 and found.is_floating_point():
+        return found.reshape(())
+    shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+    raise UserError(
+        Problem(
+            "loss-output",
+            f"the model is to return its loss, a scalar, but returns {shape}",
+            fix="return the loss as .loss, as ['loss'] or first, or choose a loss: "
+            + ", ".join(_LOSSES),
+        )
+    )
+
+
+def without_loss(outputs: Any) -> Any:  # noqa: ANN401
+    """Return what a model that returns its loss returns besides it."""
+    if isinstance(outputs, Mapping):
+        return {k: v for k, v in outputs.items() if k != "loss"}
+    if isinstance(outputs, (tuple, list)):
+        return tuple(outputs[1:])
+    return ()
+
+
+def predictions(outputs: Any, *, has_loss: bool) -> list[Tensor]:  # noqa: ANN401
+    """Return the tensors that a prediction consists of: the logits, or all but the loss."""
+    if isinstance(outputs, Mapping) and isinstance(outputs.get("logits"), Tensor):
+        return [outputs["logits"]]
+    rest = without_loss(outputs) if has_loss else outputs
+    return [t for t in torch.utils._pytree.tree_leaves(rest) if isinstance(t, Tensor)]
+
+
+def _custom(function: Callable[..., Any], targets: tuple[Tensor, ...]) -> LossPlan:
+    def train(outputs: Any, *given: Tensor) -> Tensor:  # noqa: ANN401
+        loss = function(outputs, *given)
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            shape = list(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+            raise UserError(
+                Problem(
+                    "loss-output",
+                    f"the loss function must return a scalar, it returns {shape}",
+                    fix="take the mean or the sum",
+                )
+            )
+        return loss.reshape(())
+
+    return LossPlan("custom", train, targets=targets)
+
+
+def _ours(name: str) -> Source:
+    return Source("loss", 1, name)
+
+
+def _cross_entropy(
+    name: str, options: Mapping[str, Any], logits: Tensor, given: tuple[Tensor, ...]
+) -> LossPlan:
+    target = _one_target(name, given) if given else _labels_like(logits)
+    axis = _class_axis(logits, target)
+    classes = logits.shape[axis]
+    weight = options["weight"]
+    if weight is not None and len(weight) != classes:
+        raise UserError(
+            Problem(
+                "loss-option",
+                f"loss 'cross_entropy': weight has {len(weight)} numbers, the model has "
+                f"{classes} classes",
+            )
+        )
+    constants = () if weight is None else (torch.tensor(weight, dtype=logits.dtype),)
+    labels = LabelInfo(classes, options["ignore_index"])
+    if target.is_floating_point():
+        labels = None
+
+    def elements(outputs: Any, target: Tensor, *constants: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+        x = first_tensor(outputs).movedim(axis, -1)
+        if target.is_floating_point():
+            return _soft_entropy(x, target.movedim(axis, -1), options, *constants)
+        return _entropy(x, target, options, *constants)
+
+    def rows(outputs: Any, target: Tensor, *constants: Tensor) -> Rows:  # noqa: ANN401
+        x = first_tensor(outputs)
+        best = x.argmax(axis)
+        if target.is_floating_point():
+            right, counted = best == target.argmax(axis), torch.ones_like(best)
+        else:
+            counted = target != options["ignore_index"]
+            right = (best == target) & counted
+        return _figures(elements(outputs, target, *constants), right, counted)
+
+    def train(outputs: Any, target: Tensor, *constants: Tensor) -> Tensor:  # noqa: ANN401
+        losses, weights = elements(outputs, target, *constants)
+        return losses.sum() / weights.sum()
+
+    return LossPlan(name, train, rows, (target,), constants, labels, _ours(name))
+
+
+def _entropy(
+    x: Tensor, target: Tensor, options: Mapping[str, Any], *weight: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return loss and weight of every label; classes lie last in x."""
+    logp = functional.log_softmax(x, -1)
+    hit = target.unsqueeze(-1) == torch.arange(x.shape[-1], dtype=target.dtype)
+    counted = (target != options["ignore_index"]).to(x.dtype)
+    own = torch.where(hit, logp, 0.0).sum(-1)
+    weights = torch.where(hit, weight[0], 0.0).sum(-1) * counted if weight else counted
+    losses = -own * weights
+    if smoothing := options["label_smoothing"]:
+        spread = logp * weight[0] if weight else logp
+        rest = -spread.sum(-1) * counted
+        losses = losses * (1 - smoothing) + rest * (smoothing / x.shape[-1])
+    return losses, weights
+
+
+def _soft_entropy(
+    x: Tensor, target: Tensor, options: Mapping[str, Any], *weight: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return loss and weight of every row of class probabilities; each row counts one."""
+    logp = functional.log_softmax(x, -1)
+    smoothing = options["label_smoothing"]
+    if smoothing:
+        target = target * (1 - smoothing) + smoothing / x.shape[-1]
+    if weight:
+        logp = logp * weight[0]
+    losses = -(target * logp).sum(-1)
+    return losses, torch.ones_like(losses)
+
+
+def _figures(
+    parts: tuple[Tensor, Tensor], right: Tensor | None = None, counted: Tensor | None = None
+) -> Rows:
+    """Add up per row. Figures are float32, or float64 for a float64 model."""
+    losses, weights = parts
+    dtype = torch.promote_types(losses.dtype, torch.float32)
+    named = {"loss_rows": losses, "weight_rows": weights}
+    if right is not None and counted is not None:
+        named |= {"correct_rows": right, "count_rows": counted}
+    return {k: _per_row(t.to(dtype)) for k, t in named.items()}
+
+
+def _per_row(x: Tensor) -> Tensor:
+    return x if x.dim() == 1 else x.reshape(x.shape[0], -1).sum(1)
+
+
+def _labels_like(logits: Tensor) -> Tensor:
+    """Return labels for logits: classes last up to three dimensions, second beyond (images)."""
+    shape = logits.shape[:-1] if logits.dim() <= 3 else logits.shape[:1] + logits.shape[2:]
+    return torch.zeros(tuple(shape), dtype=torch.int64)
+
+
+def _class_axis(logits: Tensor, target: Tensor) -> int:
+    """Return the dimension of the classes, by the shapes of logits and targets.
+
+    Raises:
+        UserError: [loss-target] The shapes do not go together.
+    """
+    shape, have = tuple(logits.shape), tuple(target.shape)
+    if target.is_floating_point() and have == shape:
+        return 1 if 1 < len(shape) else 0
+    last = shape[:-1] == have
+    second = len(shape) > 2 and shape[:1] + shape[2:] == have
+    integral = not target.is_floating_point() and target.dtype is not torch.bool
+    if not integral or not (last or second):
+        raise UserError(
+            Problem(
+                "loss-target",
+                f"cross_entropy cannot compare outputs {list(shape)} with targets "
+                f"{str(target.dtype).removeprefix('torch.')}{list(have)}",
+                fix="give integer targets of the outputs' shape without its class dimension",
+            )
+        )
+    if last and second:
+        return len(shape) - 1 if len(shape) == 3 else 1
+    return len(shape) - 1 if last else 1
+
+
+def _one_target(name: str, given: tuple[Tensor, ...]) -> Tensor:
+    if len(given) != 1:
+        raise UserError(
+            Problem("loss-target", f"loss '{name}' takes one target, found {len(given)}")
+        )
+    return given[0]
+
+
+def _elementwise(
+    name: str, options: Mapping[str, Any], outputs: Tensor, given: tuple[Tensor, ...]
+) -> LossPlan:
+    target = _one_target(name, given) if given else torch.zeros_like(outputs, device="cpu")
+    target = torch.zeros(tuple(target.shape), dtype=target.dtype)
+    if tuple(target.shape) != tuple(outputs.shape):
+        raise UserError(
+            Problem(
+                "loss-target",
+                f"loss '{name}' compares like with like, found outputs {list(outputs.shape)} "
+                f"and targets {list(target.shape)}",
+            )
+        )
+    each = _EACH[name]
+    constants = ()
+    if options.get("pos_weight") is not None:
+        constants = (torch.tensor(options["pos_weight"], dtype=outputs.dtype),)
+
+    def train(outputs: Any, target: Tensor, *constants: Tensor) -> Tensor:  # noqa: ANN401
+        x = first_tensor(outputs)
+        return each(x, target.to(x.dtype), options, *constants).mean()
+
+    def rows(outputs: Any, target: Tensor, *constants: Tensor) -> Rows:  # noqa: ANN401
+        x = first_tensor(outputs)
+        losses = each(x, target.to(x.dtype), options, *constants)
+        parts = losses, torch.ones_like(losses)
+        if name != "bce_with_logits":
+            return _figures(parts)
+        return _figures(parts, (x > 0) == (target > 0.5), torch.ones_like(x))
+
+    return LossPlan(name, train, rows, (target,), constants, None, _ours(name))
+
+
+def _bce(x: Tensor, y: Tensor, _: Mapping[str, Any], *pos_weight: Tensor) -> Tensor:
+    soft = functional.softplus(-x)
+    if pos_weight:
+        soft = soft * ((pos_weight[0] - 1) * y + 1)
+    return (1 - y) * x + soft
+
+
+def _mse(x: Tensor, y: Tensor, _: Mapping[str, Any]) -> Tensor:
+    return (x - y).square()
+
+
+def _l1(x: Tensor, y: Tensor, _: Mapping[str, Any]) -> Tensor:
+    return (x - y).abs()
+
+
+def _huber(x: Tensor, y: Tensor, options: Mapping[str, Any]) -> Tensor:
+    return functional.huber_loss(x, y, reduction="none", delta=options["delta"])
+
+
+def _smooth_l1(x: Tensor, y: Tensor, options: Mapping[str, Any]) -> Tensor:
+    return functional.smooth_l1_loss(x, y, reduction="none", beta=options["beta"])
+
+
+_EACH: dict[str, Callable[..., Tensor]] = {
+    "bce_with_logits": _bce,
+    "mse": _mse,
+    "l1": _l1,
+    "huber": _huber,
+    "smooth_l1": _smooth_l1,
+}
