@@ -1,5 +1,6 @@
 """Plans memory: where every byte of a step lives, and an independent check of that."""
 
+from pockc.plan.memory import EntryMemory, MemoryReport, StateMemory, memory_report
 from pockc.plan.planner import make_plan
 from pockc.plan.types import (
     ALIGN_BYTES,
@@ -28,17 +29,21 @@ __all__ = [
     "Call",
     "Constant",
     "Entry",
+    "EntryMemory",
     "EntryPlan",
     "InputPort",
+    "MemoryReport",
     "OutputPort",
     "Place",
     "Plan",
     "Space",
     "StateKey",
     "StateLayout",
+    "StateMemory",
     "StateSlot",
     "Step",
     "make_plan",
+    "memory_report",
     "plan_problems",
     "verify_plan",
 ]

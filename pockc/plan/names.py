@@ -1,0 +1,20 @@
+"""Names of the tensors of a state: in the tables, in files and in messages."""
+
+from __future__ import annotations
+
+from pockc.ir.roles import Buffer, OptState, Param
+from pockc.plan.types import Constant, StateKey
+
+GRAD_SUM_SLOT = "grad_sum"
+"""The optimizer slot in which micro-batches add up their gradients."""
+
+
+def tensor_name(key: StateKey) -> str:
+    """Return the name of a tensor of the state; a model's own tensors keep theirs."""
+    match key:
+        case Param(name) | Buffer(name):
+            return name
+        case OptState(slot, param):
+            return f"optimizer.{slot}.{param}"
+        case Constant(digest):
+            return f"constant.{digest}"
