@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from pockc.backends.native.link import HOST, NativeTarget, link
-from pockc.backends.native.tables import GRAD_SUM_SLOT, table_source, tensor_name
+from pockc.backends.native.tables import table_source
 
-__all__ = ["GRAD_SUM_SLOT", "HOST", "NativeTarget", "link", "table_source", "tensor_name"]
+__all__ = ["HOST", "NativeTarget", "link", "table_source"]

@@ -24,6 +24,7 @@ from pockc.ir.roles import (
     state_written,
 )
 from pockc.ir.types import TensorType
+from pockc.plan.names import GRAD_SUM_SLOT, tensor_name
 from pockc.plan.types import (
     COPY_KERNEL,
     Constant,
@@ -42,9 +43,6 @@ _SPACES = {
 }
 _SCALARS = {"lr": "PK_LR", "step": "PK_STEP", "seed": "PK_SEED"}
 
-GRAD_SUM_SLOT = "grad_sum"
-"""The optimizer slot in which micro-batches add up their gradients."""
-
 
 @dataclass(frozen=True, slots=True)
 class _Kernel:
@@ -61,17 +59,6 @@ class _Kernel:
     @property
     def call_name(self) -> str:
         return f"copy_{self.nbytes}" if self.is_copy else f"call_{self.symbol}"
-
-
-def tensor_name(key: StateKey) -> str:
-    """Return the name of a tensor of the state: in the tables, in files, in messages."""
-    match key:
-        case Param(name) | Buffer(name):
-            return name
-        case OptState(slot, param):
-            return f"optimizer.{slot}.{param}"
-        case Constant(digest):
-            return f"constant.{digest}"
 
 
 def table_source(plan: Plan, micro_batches: int = 1) -> str:
@@ -214,7 +201,8 @@ class _Entry:
         self._prefix = f"e{number}"
         self._entry = entry
         self.parts: list[str] = []
-        steps, places = [], []
+        steps: list[str] = []
+        places: list[str] = []
         for step in entry.steps:
             steps.append(f"{{{kernels[_kernel_of(step)]}u, {len(places)}u}}")
             places += [_place(p) for p in step.args]
@@ -286,6 +274,7 @@ def _array(kind: str, name: str, rows: Iterable[str]) -> str:
 def _text(text: str) -> str:
     """Return a C string literal; whatever is not plain ASCII is written in octal."""
     plain = (
-        chr(b) if 32 <= b < 127 and chr(b) not in '"\\?' else f"\\{b:03o}" for b in text.encode()
+        chr(b) if 32 <= b < 127 and chr(b) not in '"\\?' else f"\\{b:03o}"
+        for b in text.encode()
     )
     return '"' + "".join(plain) + '"'

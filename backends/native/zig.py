@@ -48,7 +48,7 @@ def run_zig(args: Sequence[str], folder: Path) -> None:
 
 def _executable() -> Path:
     try:
-        import ziglang  # noqa: PLC0415  the device has none
+        import ziglang
     except ImportError:
         raise UserError(
             Problem(

@@ -1,0 +1,279 @@
+"""Writes an artifact: everything to a temporary folder first, which then takes its name.
+
+Equal contents give equal bytes: names are sorted and nothing tells the time or the place.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pockc.errors import InternalError, Problem
+from pockc.ir.roles import Batch, Buffer, Loss, Metric, OptState, Param, Prediction
+from pockc.ir.types import TensorType
+from pockc.plan.names import tensor_name
+from pockc.plan.types import Constant, EntryPlan, OutputPort, Plan, StateSlot
+from pockc.runtime.dtypes import BY_NAME, raw_from
+from pockc.runtime.files import replaced_folder
+from pockc.runtime.manifest import (
+    CONSTANTS_FILE,
+    GRAPH_FILE,
+    MANIFEST_FILE,
+    STATE_FILE,
+    STEP_FILE,
+    EntrySpec,
+    FileSpec,
+    InputSpec,
+    Machine,
+    Manifest,
+    OutputSpec,
+    TensorSpec,
+    ValueRange,
+    manifest_text,
+)
+from pockc.runtime.opening import cpu_features, read_manifest, sha256_of
+from pockc.runtime.safetensors import NewTensor, array_chunks, write
+from pockc.runtime.state import SEED_KEY, STEP_KEY
+
+# What generated code may use, of all that processors report.
+_X86_FEATURES = (
+    "sse4_2", "avx", "avx2", "fma", "f16c", "bmi2",
+    "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512_vnni", "avx512_bf16",
+)  # fmt: skip
+_X86_LEVELS = {"x86-64-v2": 1, "x86-64-v3": 6, "x86-64-v4": 11}
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What goes into an artifact.
+
+    Attributes:
+        plan: Its tensors and entries; what `library` was linked from.
+        library: The linked `step.so`.
+        values: Every parameter and buffer of the model by its own name, row-major.
+        buffers: Which of `values` are buffers.
+        graph_text: The final graphs, for people.
+        machine: Where it runs; see `machine_for`.
+        batch_rows: Rows of one training step, micro-batches together.
+        producer: Name and version of the compiler.
+        micro_batches: Calls of `train_step` that make one step.
+        aliases: Second names of tied tensors.
+        initial: Tensors of the optimizer that do not begin as zeros.
+        learning_rate: Used where none is given.
+        seed: The seed of the first step.
+        class_names: What the labels mean.
+        input_values: Which integers a batch input may hold, by its name.
+        trained: Elements that a step changes, by name of the parameter.
+        multiply_adds: By entry.
+        memory: Planned bytes by category, besides those that the plan tells.
+        report: Anything else worth showing: scheme, kernels. JSON values.
+    """
+
+    plan: Plan
+    library: Path
+    values: Mapping[str, np.ndarray]
+    buffers: frozenset[str]
+    graph_text: str
+    machine: Machine
+    batch_rows: int
+    producer: str = "pockc"
+    micro_batches: int = 1
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    initial: Mapping[OptState, np.ndarray] = field(default_factory=dict)
+    learning_rate: float = 0.0
+    seed: int = 0
+    class_names: tuple[str, ...] = ()
+    input_values: Mapping[str, ValueRange] = field(default_factory=dict)
+    trained: Mapping[str, int] = field(default_factory=dict)
+    multiply_adds: Mapping[str, int] = field(default_factory=dict)
+    memory: Mapping[str, int] = field(default_factory=dict)
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+
+def machine_for(target: str, triple: str, cpu: str) -> Machine:
+    """Return what code for a target needs of the machine that runs it.
+
+    Args:
+        target: The name by which the target was chosen; `host` needs what this machine has.
+        triple: LLVM's triple.
+        cpu: LLVM's name of the processor.
+    """
+    arch = triple.partition("-")[0]
+    features: tuple[str, ...] = ()
+    if target == "host" and arch == "x86_64":
+        features = tuple(f for f in _X86_FEATURES if f in cpu_features())
+    elif cpu in _X86_LEVELS:
+        features = _X86_FEATURES[: _X86_LEVELS[cpu]]
+    return Machine(target, arch, "linux", features, triple, cpu)
+
+
+def write_artifact(path: Path, contents: Contents) -> Manifest:
+    """Write an artifact's folder, replacing an older artifact of that name.
+
+    Raises:
+        UserError: [foreign-folder] There is something else; [write-failed] the system refused,
+            as on a full disk, and what was there is untouched.
+        InternalError: [artifact-values] The plan wants a tensor that `values` lacks, or that
+            has another type there.
+    """
+    _check_values(contents)
+    if path.exists():
+        read_manifest(path)  # never replace what is no artifact
+    with replaced_folder(path) as folder:
+        shutil.copyfile(contents.library, folder / STEP_FILE)
+        _write_tensors(folder / STATE_FILE, _state_tensors(contents), _metadata(contents))
+        _write_tensors(folder / CONSTANTS_FILE, _constants(contents.plan), {})
+        (folder / GRAPH_FILE).write_text(contents.graph_text, encoding="utf-8")
+        files = {
+            f.name: FileSpec(sha256_of(f), f.stat().st_size) for f in sorted(folder.iterdir())
+        }
+        manifest = replace(_manifest(contents), files=files)
+        (folder / MANIFEST_FILE).write_text(manifest_text(manifest), encoding="utf-8")
+    return manifest
+
+
+def _check_values(contents: Contents) -> None:
+    problems = []
+    for slot in contents.plan.state.slots:
+        if not isinstance(slot.key, Param | Buffer):
+            continue
+        name, value = slot.key.name, contents.values.get(slot.key.name)
+        if value is None or tuple(value.shape) != slot.type.shape:
+            found = "nothing" if value is None else f"shape {list(value.shape)}"
+            what = f"the plan holds {name} as {slot.type}, the model has {found}"
+            problems.append(Problem("artifact-values", what))
+    if problems:
+        raise InternalError(*problems)
+
+
+def _metadata(contents: Contents) -> dict[str, str]:
+    return {"format": "pt", STEP_KEY: "0", SEED_KEY: str(contents.seed)}
+
+
+def _write_tensors(
+    path: Path, tensors: Iterable[NewTensor], metadata: Mapping[str, str]
+) -> None:
+    with path.open("wb") as file:
+        write(file, tensors, metadata)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _state_tensors(contents: Contents) -> Iterator[NewTensor]:
+    types = {
+        s.key.name: s.type
+        for s in contents.plan.state.slots
+        if isinstance(s.key, Param | Buffer)
+    }
+    for name, value in sorted(contents.values.items()):
+        dtype = types[name].dtype.value if name in types else _dtype_of(value)
+        yield _new_tensor(name, value, dtype)
+    for slot in contents.plan.state.slots:
+        if isinstance(slot.key, OptState) and slot.key in contents.initial:
+            value = contents.initial[slot.key]
+            yield _new_tensor(tensor_name(slot.key), value, slot.type.dtype.value)
+
+
+def _constants(plan: Plan) -> Iterator[NewTensor]:
+    for slot in plan.state.slots:
+        if isinstance(slot.key, Constant) and slot.literal is not None:
+            dtype = slot.type.dtype.value
+            yield _new_tensor(tensor_name(slot.key), slot.literal.array, dtype)
+
+
+def _new_tensor(name: str, value: np.ndarray, dtype: str) -> NewTensor:
+    element = BY_NAME[dtype]
+    return NewTensor(name, element, tuple(value.shape), _Lazily(value, element.name))
+
+
+@dataclass(frozen=True, slots=True)
+class _Lazily:
+    """The bytes of an array, converted only while they are written."""
+
+    value: np.ndarray
+    dtype: str
+
+    def __iter__(self) -> Iterator[memoryview]:
+        return array_chunks(raw_from(self.value, BY_NAME[self.dtype]))
+
+
+def _dtype_of(value: np.ndarray) -> str:
+    return next(t.name for t in BY_NAME.values() if t.numpy == value.dtype and t.name != "bf16")
+
+
+def _manifest(contents: Contents) -> Manifest:
+    plan = contents.plan
+    entries = {e.name: _entry(e, contents) for e in plan.entries}
+    memory = {"state_bytes": plan.state.nbytes, "arena_bytes": plan.arena_bytes}
+    return Manifest(
+        producer=contents.producer,
+        machine=contents.machine,
+        batch_rows=contents.batch_rows,
+        entries=entries,
+        tensors=dict(_tensor_specs(contents)),
+        micro_batches=contents.micro_batches,
+        aliases=dict(contents.aliases),
+        learning_rate=contents.learning_rate,
+        seed=contents.seed,
+        class_names=contents.class_names,
+        memory=memory | dict(contents.memory),
+        report=contents.report,
+    )
+
+
+def _entry(entry: EntryPlan, contents: Contents) -> EntrySpec:
+    rows = contents.batch_rows // contents.micro_batches
+    by_row: Callable[[TensorType], bool] = lambda t: t.shape[:1] == (rows,)  # noqa: E731
+    inputs = [
+        InputSpec(
+            name=i.role.name,
+            dtype=i.type.dtype.value,
+            shape=i.type.shape,
+            batched=by_row(i.type),
+            values=contents.input_values.get(i.role.name),
+        )
+        for i in entry.inputs
+        if isinstance(i.role, Batch)
+    ]
+    outputs = [
+        _output(o, by_row(o.type))
+        for o in entry.outputs
+        if isinstance(o.role, Loss | Prediction | Metric)
+    ]
+    return EntrySpec(
+        inputs=tuple(inputs),
+        outputs=tuple(outputs),
+        steps=len(entry.steps),
+        arena_bytes=entry.arena_bytes,
+        lower_bound_bytes=entry.lower_bound_bytes,
+        multiply_adds=contents.multiply_adds.get(entry.name, 0),
+    )
+
+
+def _output(port: OutputPort, batched: bool) -> OutputSpec:
+    name = "loss" if isinstance(port.role, Loss) else str(getattr(port.role, "name", ""))
+    return OutputSpec(port.role.keyword, name, port.type.dtype.value, port.type.shape, batched)
+
+
+def _tensor_specs(contents: Contents) -> Iterator[tuple[str, TensorSpec]]:
+    slots = {tensor_name(s.key): s for s in contents.plan.state.slots}
+    for name, value in sorted(contents.values.items()):
+        kind = "buffer" if name in contents.buffers else "param"
+        dtype = slots[name].type.dtype.value if name in slots else _dtype_of(value)
+        trained = contents.trained.get(name, 0)
+        yield name, TensorSpec(kind, dtype, tuple(value.shape), trained)
+    for name, slot in slots.items():
+        if isinstance(slot.key, OptState):
+            yield name, _optimizer_spec(slot)
+
+
+def _optimizer_spec(slot: StateSlot) -> TensorSpec:
+    size = math.prod(slot.type.shape)
+    return TensorSpec("opt_state", slot.type.dtype.value, slot.type.shape, size)

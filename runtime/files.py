@@ -1,0 +1,147 @@
+"""Writing so that a power cut, a full disk or a kill leaves the old content or the new one."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from pockc.errors import Problem, UserError
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+@contextlib.contextmanager
+def replaced_file(path: Path, keep_previous: bool = False) -> Iterator[BinaryIO]:
+    """Give a file to write that becomes `path` when the block ends without an error.
+
+    Args:
+        path: What is replaced.
+        keep_previous: Leave the old content as `<path>.previous`.
+
+    Raises:
+        UserError: [write-failed] The system refused, as on a full disk; `path` is as before.
+    """
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        if keep_previous and path.exists():
+            keep_as_previous(path)
+        Path(temporary).replace(path)
+        temporary = None
+        sync_folder(path.parent)
+    except OSError as error:
+        raise write_failed(path, error) from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def previous_of(path: Path) -> Path:
+    """Return where the content before the last is kept."""
+    return path.with_name(path.name + ".previous")
+
+
+def keep_as_previous(path: Path) -> None:
+    """Give the content a second name, so that there is no moment without `path`."""
+    previous = previous_of(path)
+    link = previous.with_name(previous.name + ".new")
+    link.unlink(missing_ok=True)
+    try:
+        os.link(path, link)
+    except OSError:  # a file system without hard links, as on many memory cards
+        shutil.copy2(path, link)
+    link.replace(previous)
+
+
+@contextlib.contextmanager
+def replaced_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder that becomes `path` when the block ends without an error.
+
+    Raises:
+        UserError: [write-failed] The system refused, as on a full disk; `path` is as before.
+    """
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        yield temporary
+        temporary.chmod(0o755)
+        for file in sorted(temporary.iterdir()):
+            sync_file(file)
+        sync_folder(temporary)
+        if path.exists():
+            _exchange(temporary, path)
+        else:
+            temporary.replace(path)
+            temporary = None
+        sync_folder(path.parent)
+    except OSError as error:
+        raise write_failed(path, error) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _exchange(new: Path, old: Path) -> None:
+    """Swap two folders; where the system cannot do that at once, by two renames."""
+    library = ctypes.CDLL(None, use_errno=True)
+    swap = getattr(library, "renameat2", None)
+    if swap is not None:
+        names = (os.fsencode(new), os.fsencode(old))
+        if swap(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0:
+            return
+        if ctypes.get_errno() not in (errno.EINVAL, errno.ENOSYS):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(old))
+    aside = previous_of(old)
+    shutil.rmtree(aside, ignore_errors=True)
+    old.replace(aside)
+    new.replace(old)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def sync_file(path: Path) -> None:
+    """Wait until a file's content is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_folder(path: Path) -> None:
+    """Wait until the names in a folder are on the disk."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        # Some file systems of memory cards cannot; their renames are written in order.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
+
+
+def write_failed(path: Path, error: OSError) -> UserError:
+    """Return the error for a write that the system refused."""
+    why = error.strerror or str(error)
+    return UserError(
+        Problem(
+            "write-failed",
+            f"cannot write {path}: {why}; what was there before is untouched",
+            fix="free some space, or choose another place",
+        )
+    )

@@ -1,0 +1,146 @@
+"""Opening an artifact's folder: is it one, of this version, for this machine, undamaged?
+
+Everything is checked before any of it is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from pockc.errors import Problem, UserError
+from pockc.runtime.manifest import (
+    FORMAT,
+    FORMAT_VERSION,
+    MANIFEST_FILE,
+    Machine,
+    Manifest,
+    parse_manifest,
+)
+
+_CHUNK_BYTES = 1 << 20
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Return the manifest of an artifact. The other files are not looked at.
+
+    Raises:
+        UserError: [no-artifact] There is nothing; [foreign-folder] it is something else;
+            [artifact-version] of another version; [damaged-file] unreadable.
+    """
+    path = folder / MANIFEST_FILE
+    if not folder.exists():
+        raise UserError(Problem("no-artifact", f"there is no {folder}", fix=_COMPILE))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        what = f"{folder} is no artifact: it has no {MANIFEST_FILE}"
+        raise UserError(Problem("foreign-folder", what, fix=_COMPILE)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(_damaged(path, str(error))) from error
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise UserError(_damaged(path, str(error))) from error
+    _check_format(folder, data)
+    try:
+        return parse_manifest(text)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(_damaged(path, str(error))) from error
+
+
+_COMPILE = "give a folder that `pockc compile` or `artifact.save` wrote"
+
+
+def _check_format(folder: Path, data: object) -> None:
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        what = f"{folder} is no artifact: its {MANIFEST_FILE} is another program's"
+        raise UserError(Problem("foreign-folder", what, fix=_COMPILE))
+    version = data.get("format_version")
+    if version == FORMAT_VERSION:
+        return
+    newer = isinstance(version, int) and version > FORMAT_VERSION
+    raise UserError(
+        Problem(
+            "artifact-version",
+            f"{folder} has format version {version}, this pockc reads version {FORMAT_VERSION}",
+            fix="install a newer pockc" if newer else "compile the model again",
+        )
+    )
+
+
+def check_files(folder: Path, manifest: Manifest) -> None:
+    """Check that every file of an artifact is there and has the content it was written with.
+
+    Raises:
+        UserError: [missing-file] or [damaged-file] for each that is not.
+    """
+    problems = tuple(_file_problems(folder, manifest))
+    if problems:
+        raise UserError(*problems)
+
+
+def _file_problems(folder: Path, manifest: Manifest) -> Iterator[Problem]:
+    for name, expected in sorted(manifest.files.items()):
+        path = folder / name
+        if not path.is_file():
+            what = f"{folder} lacks its file {name}"
+            yield Problem("missing-file", what, fix="copy the whole folder again")
+            continue
+        nbytes = path.stat().st_size
+        if nbytes != expected.nbytes:
+            yield _damaged(path, f"it has {nbytes} bytes, {expected.nbytes} were written")
+        elif sha256_of(path) != expected.sha256:
+            yield _damaged(path, "its SHA-256 is not the one in the manifest")
+
+
+def _damaged(path: Path, why: str) -> Problem:
+    fix = "copy the folder again, or compile the model again"
+    return Problem("damaged-file", f"{path} is damaged: {why}", fix=fix)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the hash of a file's content, in hexadecimal."""
+    digest = hashlib.sha256()
+    buffer = bytearray(_CHUNK_BYTES)
+    view = memoryview(buffer)
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            digest.update(view[:count])
+    return digest.hexdigest()
+
+
+def check_machine(folder: Path, machine: Machine) -> None:
+    """Check that this machine can run the artifact's code.
+
+    Raises:
+        UserError: [artifact-target] It is for another processor or system.
+    """
+    arch, system = os.uname().machine, sys.platform
+    made_for = f"{folder} was compiled for target '{machine.target}'"
+    fix = "compile the model for this machine: --target"
+    if (machine.arch, machine.system) != (arch, system):
+        what = f"{made_for} ({machine.arch}, {machine.system}), this is {arch}, {system}"
+        raise UserError(Problem("artifact-target", what, fix=fix))
+    present = cpu_features()
+    lacking = [f for f in machine.features if f not in present]
+    if present and lacking:
+        what = f"{made_for}, whose code needs what this processor lacks: {', '.join(lacking)}"
+        raise UserError(Problem("artifact-target", what, fix=fix))
+
+
+def cpu_features() -> frozenset[str]:
+    """Return what the first processor can do, as the system names it; empty if unknown."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return frozenset()
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in ("flags", "Features"):
+            return frozenset(value.split())
+    return frozenset()
