@@ -22,8 +22,8 @@ SLOT = "grad_sum"
 class AccumulateGradients:
     """Replace each gradient by its addition to a sum that is kept.
 
-        output gradient "w" %g      ->      %t = add(%s, %g)
-                                            output state_update "grad_sum" "w" %t
+    output gradient "w" %g      ->      %t = add(%s, %g)
+                                        output state_update "grad_sum" "w" %t
     """
 
     requires: ClassVar[tuple[Invariant, ...]] = ()

@@ -31,8 +31,8 @@ from pockc.passes.selecting import Selection, emit_selection
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
-    """How one parameter is updated.
+class Attachment:
+    """A recipe and the parameter that it updates.
 
     Attributes:
         param: Its qualified name.
@@ -61,13 +61,13 @@ class AttachOptimizer:
     back; what the optimizer keeps has the size of the selection.
     """
 
-    recipes: tuple[Recipe, ...]
+    attachments: tuple[Attachment, ...]
     requires: ClassVar[tuple[Invariant, ...]] = ()
     ensures: ClassVar[tuple[Invariant, ...]] = (update_types,)
 
     def __repr__(self) -> str:
         """Name the parameters; the recipes would fill pages."""
-        return f"AttachOptimizer(recipes for {', '.join(r.param for r in self.recipes)})"
+        return f"AttachOptimizer(attachments of {', '.join(r.param for r in self.attachments)})"
 
     def __call__(self, graph: Graph, /) -> Graph:
         """Return the graph with updates in the place of gradients.
@@ -80,7 +80,7 @@ class AttachOptimizer:
         }
         if not gradients:
             return graph
-        recipes = {r.param: r for r in self.recipes}
+        recipes = {r.param: r for r in self.attachments}
         if missing := [p for p in gradients if p not in recipes]:
             raise InternalError(
                 *(Problem("no-recipe", f"the gradient of '{p}' has no recipe") for p in missing)
@@ -97,7 +97,7 @@ class AttachOptimizer:
 
 
 def _attach(
-    rewriter: Rewriter, recipe: Recipe, gradient: str, rates: _Rates
+    rewriter: Rewriter, recipe: Attachment, gradient: str, rates: _Rates
 ) -> Iterator[Output]:
     """Inline one recipe; return the outputs that it gives."""
     whole = rewriter.input_of(Param(recipe.param))
@@ -120,8 +120,8 @@ def _attach(
                 operands[given.name] = rates.lr(recipe.lr_scale, given.type)
             case Scalar():
                 operands[given.name] = rates.scalar(given.role, given.type)
-            case role:
-                raise InternalError(Problem("recipe-input", f"a recipe cannot read {role}"))
+            case other:
+                raise InternalError(Problem("recipe-input", f"a recipe cannot read {other}"))
     names = inline(rewriter, recipe.graph, operands)
     for output in recipe.graph.outputs:
         value = names[output.value]
@@ -133,6 +133,8 @@ def _attach(
                 yield Output(value, Update(recipe.param))
             case StateUpdate(slot):
                 yield Output(value, StateUpdate(slot, recipe.param))
+            case role:
+                raise InternalError(Problem("recipe-output", f"a recipe cannot give {role}"))
 
 
 class _Rates:

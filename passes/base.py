@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
 from pockc.errors import Problem, UserError
 from pockc.ir import Graph, print_graph
@@ -48,7 +48,9 @@ class Pass(Protocol):
         ...
 
 
-def run_passes(graph: Graph, passes: Sequence[Pass], dump_to: Path | None = None) -> Graph:
+def run_passes(
+    graph: Graph, passes: Sequence[Pass], dump_to: Path | None = None, first: int = 1
+) -> Graph:
     """Run passes in order, verifying the graph after each.
 
     Args:
@@ -56,6 +58,7 @@ def run_passes(graph: Graph, passes: Sequence[Pass], dump_to: Path | None = None
         passes: What to run.
         dump_to: Folder for `00_input.pock` and `NN_<Pass>.pock` of every pass that changed
             something. Without it, `POCKC_DUMP` names a folder, with one folder per graph in it.
+        first: Number of the first pass, where the list continues another.
 
     Raises:
         PockcError: A pass, or a check before or after it, failed. Notes name the pass and show
@@ -63,8 +66,10 @@ def run_passes(graph: Graph, passes: Sequence[Pass], dump_to: Path | None = None
     """
     _configure_logging()
     dump_to = dump_to or _dump_folder(graph)
-    _dump(dump_to, "00_input", graph)
-    for number, step in enumerate(passes, 1):
+    if first == 1:
+        _dump(dump_to, "00_input", graph)
+    last = first + len(passes) - 1
+    for number, step in enumerate(passes, first):
         before, began = graph, time.perf_counter()
         try:
             verify(graph, step.requires)
@@ -72,7 +77,7 @@ def run_passes(graph: Graph, passes: Sequence[Pass], dump_to: Path | None = None
             if graph is not before:
                 verify(graph, (*STRUCTURE, *step.ensures))
         except Exception as error:
-            _note(error, f"in pass {number} of {len(passes)}: {step!r}")
+            _note(error, f"in pass {number} of {last}: {step!r}")
             _note(error, _excerpt(before))
             raise
         elapsed_ms = (time.perf_counter() - began) * 1e3
@@ -197,7 +202,7 @@ def _pairs(name: str, options: str) -> Iterator[tuple[str, str]]:
 
 
 def _with_options(name: str, step: type[Pass], given: Mapping[str, str]) -> Pass:
-    known = {f.name: f for f in fields(step)}  # type: ignore[arg-type]  a pass is a dataclass
+    known = {f.name: f for f in fields(cast("Any", step))}
     readers = {k: _READERS.get(str(f.type)) for k, f in known.items()}
     choices = ", ".join(k for k, read in readers.items() if read) or "none"
     values: dict[str, Any] = {}

@@ -13,7 +13,17 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from pockc import ops
-from pockc.ir import Attrs, Graph, Input, Node, OptState, Output, Param, TensorType, state_written
+from pockc.ir import (
+    Attrs,
+    Graph,
+    Input,
+    Node,
+    OptState,
+    Output,
+    Param,
+    TensorType,
+    state_written,
+)
 from pockc.ir.verify import Invariant, update_types, views_only
 from pockc.ir.views import permuted, reshape_is_view, reshape_view_layout
 from pockc.ops import OpKind
@@ -129,6 +139,8 @@ def _stored(given: Input, state: Mapping[str, Order]) -> Input:
             # Some optimizers keep smaller tensors, as Adafactor's row and column means.
             if order is not None and len(order) == given.type.rank:
                 return replace(given, type=given.type.with_layout(order))
+        case _:
+            pass
     return given
 
 

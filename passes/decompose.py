@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from pockc import ops
-from pockc.ir import AttrValue, Graph, Source
+from pockc.ir import Attrs, AttrValue, Graph, Source
 from pockc.ir.verify import Invariant
 from pockc.passes.rewriting import Rewriter
 
@@ -45,4 +45,4 @@ class _Emitter:
     source: Source | None
 
     def __call__(self, op: str, *inputs: str, **attrs: AttrValue) -> str:
-        return self.rewriter.emit(op, *inputs, source=self.source, **attrs)
+        return self.rewriter.add(op, inputs, Attrs(attrs), self.source)

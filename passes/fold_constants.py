@@ -71,10 +71,7 @@ class FoldConstants:
         if number is not None:
             attrs = Attrs({"shape": node.type.shape, "value": number, "dtype": node.type.dtype})
             made = rewriter.make("full", (), attrs, name=node.name, source=node.source)
-        elif stays and node.type.nbytes > self.tiny_bytes:
-            rewriter.keep(node)
-            return
-        elif node.op == "iota":
+        elif (stays and node.type.nbytes > self.tiny_bytes) or node.op == "iota":
             rewriter.keep(node)
             return
         else:

@@ -37,9 +37,9 @@ from pockc.passes.fusion_rules import FusionRules
 class Fuse:
     """Group nodes into `fused` ones, as far as a backend's rules allow.
 
-        %y = matmul(%x, %w)             %h = fused(%x, %w, %b) {body=graph fused {
-        %z = add(%y, %b)        ->        ... matmul, add, maximum ...
-        %h = maximum(%z, %0)            }}
+    %y = matmul(%x, %w)             %h = fused(%x, %w, %b) {body=graph fused {
+    %z = add(%y, %b)        ->        ... matmul, add, maximum ...
+    %h = maximum(%z, %0)            }}
     """
 
     rules: FusionRules = FusionRules()  # noqa: RUF009  immutable
@@ -148,7 +148,10 @@ class _Grower:
     def _take(self, group: _Group, node: Node) -> bool:
         """Take a node in if that is wanted and legal."""
         readers = [u for u in self.graph.users[node.name] if u.name in group.members]
-        if node.name in self.kept or len(group.operands) + len(node.inputs) > self.rules.operands:
+        if (
+            node.name in self.kept
+            or len(group.operands) + len(node.inputs) > self.rules.operands
+        ):
             return False
         if any(u.op in self.rules.contractions for u in readers):
             return False
@@ -238,7 +241,9 @@ class _Grower:
     ) -> bool:
         if group.anchor is not None and group.rows != key:
             return False
-        if not all(m.op in self.rules.injective | self.rules.rows for m in group.members.values()):
+        if not all(
+            m.op in self.rules.injective | self.rules.rows for m in group.members.values()
+        ):
             return False
         whole, reduced = self.graph.type_of(node.inputs[0]), node.type
         if group.root.type.shape == whole.shape:

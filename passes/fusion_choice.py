@@ -43,9 +43,7 @@ class Expression:
 _KEPT = Expression(frozenset(), 0, repeatable=True, costly=False, rows=False)
 
 
-def kept_values(
-    graph: Graph, rules: FusionRules
-) -> tuple[frozenset[str], frozenset[str]]:
+def kept_values(graph: Graph, rules: FusionRules) -> tuple[frozenset[str], frozenset[str]]:
     """Return the values to keep in memory, and those made of reductions of rows.
 
     Kernels compute what is not kept as they need it. The second set holds the values that are
@@ -87,7 +85,8 @@ class _Chooser:
         if expression.rows and (
             self._is_row(node)
             or all(
-                i in self.statistics or self.graph.type_of(i).size < node.type.size
+                i in self.statistics
+                or self.graph.type_of(i).size < node.type.size
                 or self.graph.type_of(i).size == 1
                 for i in node.inputs
             )
@@ -127,7 +126,10 @@ class _Chooser:
     def _keep(self, node: Node, expression: Expression) -> bool:
         """Whether a value must, or had better, be in memory."""
         users = self.graph.users[node.name]
-        if node.op in ("reshape", "permute", "literal") or node.name in self.graph.output_values:
+        if (
+            node.op in ("reshape", "permute", "literal")
+            or node.name in self.graph.output_values
+        ):
             return True
         if ops.get(node.op).kind is OpKind.GENERATOR and node.op in self.rules.injective:
             return False
@@ -146,16 +148,18 @@ class _Chooser:
     def _can_read_inside(self, user: Node, node: Node) -> bool:
         """Whether a reader could be in one kernel with the value."""
         rules = self.rules
-        if node.op in rules.contractions or node.op in rules.reductions and not self._is_row(node):
+        if (
+            node.op in rules.contractions
+            or (node.op in rules.reductions
+            and not self._is_row(node))
+        ):
             return user.op in rules.epilogue
-        if user.op == "take" or user.op == "take_along":
+        if user.op in {"take", "take_along"}:
             # A table that is gathered from is read at few places; an index is cheap.
             return user.inputs[0] != node.name and user.op in rules.injective
         return user.op in rules.injective | rules.reductions | rules.rows
 
-    def _too_small(
-        self, node: Node, expression: Expression, users: tuple[Node, ...]
-    ) -> bool:
+    def _too_small(self, node: Node, expression: Expression, users: tuple[Node, ...]) -> bool:
         """Whether a reader would compute it anew for each of many elements, at some cost."""
         if expression.rows or not (expression.costly or expression.length > 3):
             return False

@@ -45,7 +45,9 @@ class FusionRules:
     """
 
     injective: frozenset[str] = (
-        ELEMENTWISE | GENERATORS | {"slice", "pad", "broadcast_to", "relayout", "take", "take_along"}
+        ELEMENTWISE
+        | GENERATORS
+        | {"slice", "pad", "broadcast_to", "relayout", "take", "take_along"}
     )
     epilogue: frozenset[str] = ELEMENTWISE
     contractions: frozenset[str] = CONTRACTIONS

@@ -39,7 +39,7 @@ class Storages:
             return node.inputs[0]
         index = node.attrs.get("inplace")
         if index is not None:
-            return node.inputs[index]
+            return node.inputs[int(index)]
         home = self.state.get(node.name)
         return home if home is not None and may_overwrite(self.graph, node, home) else None
 

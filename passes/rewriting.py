@@ -99,7 +99,18 @@ class Rewriter:
         **attrs: AttrValue,
     ) -> str:
         """Add a new node, infer its type, and return its value."""
-        node = self.make(op, inputs, Attrs(attrs), source=source)
+        return self.add(op, inputs, Attrs(attrs), source, name or op)
+
+    def add(
+        self,
+        op: str,
+        inputs: Iterable[str],
+        attrs: Attrs,
+        source: Source | None = None,
+        name: str | None = None,
+    ) -> str:
+        """Add a new node, its attributes given as one, and return its value."""
+        node = self.make(op, inputs, attrs, source=source)
         return self.append(replace(node, name=self.fresh(name or op)))
 
     def make(

@@ -16,7 +16,7 @@ def as_range(indices: tuple[int, ...]) -> tuple[int, int, int] | None:
     if not indices:
         return 0, 0, 1
     step = indices[1] - indices[0] if len(indices) > 1 else 1
-    even = all(b - a == step for a, b in zip(indices, indices[1:], strict=False))
+    even = indices == tuple(indices[0] + i * step for i in range(len(indices)))
     return (indices[0], indices[-1] + 1, step) if even and step >= 1 else None
 
 

@@ -13,7 +13,7 @@ from pockc.passes.identities.simplifier import Rule, Simplifier
 
 
 def constant_right(s: Simplifier, n: Node) -> str | None:
-    """c + x -> x + c, and c * x -> x * c."""
+    """C + x -> x + c, and c * x -> x * c."""
     a, b = n.inputs
     if s.constant(a) is None or s.constant(b) is not None:
         return None
@@ -21,7 +21,7 @@ def constant_right(s: Simplifier, n: Node) -> str | None:
 
 
 def neutral(s: Simplifier, n: Node) -> str | None:
-    """x + 0, x - 0, x * 1, x / 1 and x ** 1 -> x."""
+    """X + 0, x - 0, x * 1, x / 1 and x ** 1 -> x."""
     c = s.constant(n.inputs[1])
     if c is None or isinstance(c, bool):
         return None
@@ -31,7 +31,7 @@ def neutral(s: Simplifier, n: Node) -> str | None:
 
 
 def add_of_negative(s: Simplifier, n: Node) -> str | None:
-    """x + -y -> x - y, and -x + y -> y - x."""
+    """X + -y -> x - y, and -x + y -> y - x."""
     a, b = n.inputs
     if found := s.made_by(b, "neg"):
         return s.build("sub", a, found.inputs[0], source=n.source)
@@ -41,7 +41,7 @@ def add_of_negative(s: Simplifier, n: Node) -> str | None:
 
 
 def sub_of_negative(s: Simplifier, n: Node) -> str | None:
-    """x - -y -> x + y, and 0 - x -> -x."""
+    """X - -y -> x + y, and 0 - x -> -x."""
     a, b = n.inputs
     if found := s.made_by(b, "neg"):
         return s.build("add", a, found.inputs[0], source=n.source)
@@ -51,7 +51,7 @@ def sub_of_negative(s: Simplifier, n: Node) -> str | None:
 
 
 def sub_of_constant(s: Simplifier, n: Node) -> str | None:
-    """x - c -> x + -c."""
+    """X - c -> x + -c."""
     c = s.constant(n.inputs[1])
     if c is None or not n.type.dtype.is_float:
         return None
@@ -177,7 +177,7 @@ def negation(s: Simplifier, n: Node) -> str | None:
 
 
 def logical_constant(s: Simplifier, n: Node) -> str | None:
-    """x and true -> x, x and false -> false; likewise or."""
+    """X and true -> x, x and false -> false; likewise or."""
     for x, y in (n.inputs, n.inputs[::-1]):
         c = s.constant(y)
         if c is None:

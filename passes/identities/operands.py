@@ -49,7 +49,9 @@ def below_views(s: Simplifier, n: Node) -> str | None:
     So elementwise ops stay beside the kernel that made their operand and can be fused into it.
     Every operand must be the same view, a scalar, or untouched by the view.
     """
-    views = [v for v in (s.node_of(i) for i in n.inputs) if v and v.op in ("reshape", "permute")]
+    views = [
+        v for v in (s.node_of(i) for i in n.inputs) if v and v.op in ("reshape", "permute")
+    ]
     full = [v for v in views if v.type.shape == n.type.shape]
     if not full:
         return None
@@ -70,7 +72,9 @@ def _before_view(s: Simplifier, value: str, view: Node, above: Shape) -> str | N
     """Return the operand that the op needs if it is done before the view, None if none is."""
     tensor = s.type_of(value)
     if tensor.size == 1:
-        return value if len(stripped(tensor.shape)) == 0 and not tensor.shape else _flat(s, value)
+        return (
+            value if len(stripped(tensor.shape)) == 0 and not tensor.shape else _flat(s, value)
+        )
     made = s.node_of(value)
     if made is not None and made.op == view.op and made.attrs == view.attrs:
         found = made.inputs[0]

@@ -265,5 +265,3 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "take_grad": (scatter_of_range,),
     "matmul": (product_of_merged, product_of_broadcast),
 }
-
-

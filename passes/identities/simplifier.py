@@ -87,8 +87,6 @@ class Simplifier(Rewriter):
             return value
         return self.build("broadcast_to", value, shape=tensor.shape, source=source)
 
-    def reshaped(
-        self, value: str, shape: tuple[int, ...], source: Source | None = None
-    ) -> str:
+    def reshaped(self, value: str, shape: tuple[int, ...], source: Source | None = None) -> str:
         """Return a value in another shape."""
         return self.build("reshape", value, shape=shape, source=source)
