@@ -1,6 +1,13 @@
 """Plans memory: where every byte of a step lives, and an independent check of that."""
 
-from pockc.plan.memory import EntryMemory, MemoryReport, StateMemory, memory_report
+from pockc.plan.memory import (
+    EntryMemory,
+    MemoryReport,
+    StateMemory,
+    kernel_calls,
+    memory_report,
+    report_data,
+)
 from pockc.plan.planner import make_plan
 from pockc.plan.types import (
     ALIGN_BYTES,
@@ -42,8 +49,10 @@ __all__ = [
     "StateMemory",
     "StateSlot",
     "Step",
+    "kernel_calls",
     "make_plan",
     "memory_report",
     "plan_problems",
+    "report_data",
     "verify_plan",
 ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -105,7 +106,14 @@ def _state_memory(entries: Sequence[Entry], plan: Plan) -> StateMemory:
             case _:
                 kind = "constant"
         sums[kind] += slot.type.nbytes
-    return StateMemory(*sums.values(), plan.state.nbytes)
+    return StateMemory(
+        trained_parameters=sums["trained"],
+        frozen_parameters=sums["frozen"],
+        buffers=sums["buffer"],
+        optimizer=sums["optimizer"],
+        constants=sums["constant"],
+        nbytes=plan.state.nbytes,
+    )
 
 
 def _entry_memory(program: Program, arena_bytes: int, bound: int) -> EntryMemory:
@@ -158,3 +166,43 @@ def _category(program: Program, block: Block, saved: Sequence[Block]) -> str:
 def _source(program: Program, value: str) -> Source | None:
     made = program.entry.graph.defs.get(value)
     return made.source if isinstance(made, Node) else None
+
+
+def report_data(report: MemoryReport, shown: int = 12) -> dict[str, Any]:
+    """Return a report as JSON values, with the `shown` largest saved activations of each entry."""
+    entries = {}
+    for entry in report.entries:
+        largest = [
+            {"value": s.value, "nbytes": s.nbytes, "source": str(s.source or "")}
+            for s in entry.saved[:shown]
+        ]
+        entries[entry.name] = {
+            "arena_bytes": entry.arena_bytes,
+            "lower_bound_bytes": entry.lower_bound_bytes,
+            "peak": dict(entry.peak),
+            "peak_node": entry.peak_node,
+            "peak_source": str(entry.peak_source or ""),
+            "saved_bytes": entry.saved_bytes,
+            "saved_count": len(entry.saved),
+            "saved": largest,
+            "timeline": _thinned(entry.timeline),
+        }
+    return {"state": asdict(report.state), "entries": entries}
+
+
+def _thinned(timeline: Sequence[int], points: int = 120) -> list[int]:
+    """Return at most `points` numbers, each the most of its part of the time."""
+    if len(timeline) <= points:
+        return list(timeline)
+    edges = [len(timeline) * i // points for i in range(points + 1)]
+    return [max(timeline[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+
+
+def kernel_calls(plan: Plan) -> dict[str, dict[str, int]]:
+    """Return for each kernel how often each entry calls it; the most called ones first."""
+    calls: dict[str, dict[str, int]] = {}
+    for entry in plan.entries:
+        for step in entry.steps:
+            of_kernel = calls.setdefault(step.kernel, {})
+            of_kernel[entry.name] = of_kernel.get(entry.name, 0) + 1
+    return dict(sorted(calls.items(), key=lambda kc: (-sum(kc[1].values()), kc[0])))

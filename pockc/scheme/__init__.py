@@ -1,7 +1,14 @@
 """Which parameters, and which of their channels, are trained: configuration, rules, presets."""
 
 from pockc.scheme.config import Channels, Config, Loss, Optimizer, Rule, load_config
-from pockc.scheme.report import Cost, Saving, measure, savings
+from pockc.scheme.report import (
+    Cost,
+    Saving,
+    measure,
+    savings,
+    savings_data,
+    scheme_data,
+)
 from pockc.scheme.resolve import resolve
 from pockc.scheme.scheme import Scheme, Trained
 
@@ -19,4 +26,6 @@ __all__ = [
     "measure",
     "resolve",
     "savings",
+    "savings_data",
+    "scheme_data",
 ]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from pockc.ir.graph import Graph, Node
 from pockc.ir.phases import forward_end, forward_nodes
@@ -128,3 +129,30 @@ def savings(sparse: Cost, full: Cost) -> tuple[Saving, ...]:
         Saving(what, unit, getattr(sparse, field), getattr(full, field))
         for what, unit, field in lines
     )
+
+
+def scheme_data(scheme: Scheme, parameters: Parameters) -> list[dict[str, Any]]:
+    """Return the trained tensors as JSON values, in the model's order."""
+    rows = []
+    for name, how in scheme.trained.items():
+        shape = parameters[name].type.shape
+        axis, indices = (None, ()) if how.selection is None else how.selection
+        rows.append(
+            {
+                "name": name,
+                "kind": parameters[name].kind,
+                "shape": list(shape),
+                "trained": math.prod(how.shape(shape)),
+                "axis": axis,
+                "channels": len(indices) if axis is not None else None,
+                "lr_scale": how.lr_scale,
+                "weight_decay": how.weight_decay,
+                "because": how.because,
+            }
+        )
+    return rows
+
+
+def savings_data(sparse: Cost, full: Cost) -> list[Mapping[str, Any]]:
+    """Return `savings` as JSON values."""
+    return [asdict(line) for line in savings(sparse, full)]
