@@ -16,25 +16,12 @@ from torch.nn import functional
 
 from pockc.errors import Problem, UserError
 from pockc.frontend.captured import LabelInfo
-from pockc.frontend.options import Option, number, read
+from pockc.frontend.choices import LOSSES
+from pockc.frontend.options import read
 from pockc.ir import Source
 
 LossSpec = str | Mapping[str, Any] | Callable[..., Any]
 Rows = dict[str, Tensor]
-
-_LOSSES: dict[str, dict[str, Option]] = {
-    "cross_entropy": {
-        "label_smoothing": number(0.0, 0.0, 1.0),
-        "ignore_index": Option(-100),
-        "weight": Option(None, lambda w: all(v >= 0 for v in w), "that are not negative"),
-    },
-    "bce_with_logits": {"pos_weight": Option(None)},
-    "mse": {},
-    "l1": {},
-    "huber": {"delta": Option(1.0, lambda v: v > 0, "above 0")},
-    "smooth_l1": {"beta": number(1.0)},
-}
-NAMES = (*_LOSSES, "model")
 
 
 @dataclass(frozen=True)
@@ -84,7 +71,7 @@ def plan_loss(
         raise UserError(
             Problem("unknown-loss", "loss: 'custom' is no name", fix="give the function itself")
         )
-    name, options = read("loss", {**_LOSSES, "model": {}}, loss)
+    name, options = read("loss", LOSSES, loss)
     logits = first_tensor(outputs)
     make = _cross_entropy if name == "cross_entropy" else _elementwise
     return make(name, options, logits, given)
@@ -128,7 +115,7 @@ def model_loss(outputs: Any, *_: Tensor) -> Tensor:  # noqa: ANN401
             "loss-output",
             f"the model is to return its loss, a scalar, but returns {shape}",
             fix="return the loss as .loss, as ['loss'] or first, or choose a loss: "
-            + ", ".join(_LOSSES),
+            + ", ".join(n for n in LOSSES if n != "model"),
         )
     )
 

@@ -91,6 +91,7 @@ class Importer:
         self.outs: tuple[TensorType | None, ...] = ()
         self.source: Source | None = None
         self._salt = 0
+        self._widened: dict[tuple[Value, DType], Value] = {}
         self._seed: Value | None = None
 
     @property
@@ -122,7 +123,14 @@ class Importer:
         """Return an operand as a value of a type."""
         if not isinstance(x, Value):
             return self.scalar(x, dtype)
-        return x if self.type_of(x).dtype is dtype else self.emit("cast", x, dtype=dtype)
+        # Widening and narrowing again gives the same number.
+        x = self._widened.get((x, dtype), x)
+        if self.type_of(x).dtype is dtype:
+            return x
+        y = self.emit("cast", x, dtype=dtype)
+        if (self.type_of(x).dtype, dtype) == (DType.F32, DType.F64):
+            self._widened[y, DType.F32] = x
+        return y
 
     def apply(self, op: str, *operands: Operand, dtype: DType | None = None) -> Value:
         """Add an elementwise node whose operands are brought to one type.
