@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -169,7 +170,7 @@ def _source(program: Program, value: str) -> Source | None:
 
 
 def report_data(report: MemoryReport, shown: int = 12) -> dict[str, Any]:
-    """Return a report as JSON values, with the `shown` largest saved activations of each entry."""
+    """Return a report as JSON values, of each entry the `shown` largest saved values."""
     entries = {}
     for entry in report.entries:
         largest = [
@@ -195,7 +196,7 @@ def _thinned(timeline: Sequence[int], points: int = 120) -> list[int]:
     if len(timeline) <= points:
         return list(timeline)
     edges = [len(timeline) * i // points for i in range(points + 1)]
-    return [max(timeline[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    return [max(timeline[a:b]) for a, b in itertools.pairwise(edges)]
 
 
 def kernel_calls(plan: Plan) -> dict[str, dict[str, int]]:
