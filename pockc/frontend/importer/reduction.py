@@ -231,7 +231,7 @@ def _softmax(b: Importer, x: Value, dim: int, _: bool) -> Value:
 
 
 @lower("aten._safe_softmax.default")
-def _safe_softmax(b: Importer, x: Value, dim: int, **_: object) -> Value:
+def _safe_softmax(b: Importer, x: Value, dim: int, *_: object) -> Value:
     """Rows that are minus infinity everywhere give zeros: their sum 0 becomes 1.
 
     Any other row holds exp(0) once, so that its sum is at least 1 already.
