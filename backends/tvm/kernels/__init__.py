@@ -1,0 +1,1 @@
+"""Kernels by family; each module registers its ops with `@inline` or `@lower`."""

@@ -1,0 +1,417 @@
+"""Sums, maxima and minima along axes.
+
+Two forms. Where memory runs along a reduced axis, a row is summed in several vectors that are
+added up at the end. Where it runs along a kept axis, the lanes are neighbouring results. With
+few results and much to add, the longest reduced axis is divided between the threads and the
+partial results are combined afterwards, in a fixed order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from tvm import tirx
+
+from pockc.backends.tvm.builder import Builder, Sink, lower
+from pockc.backends.tvm.kernels.elementwise import extreme
+from pockc.backends.tvm.pointwise import memory_order, merged_source
+from pockc.backends.tvm.tir import TVM_DTYPE, Expr, Memory
+from pockc.backends.tvm.values import Index, NotVectorizableError, Scope, Source, number
+from pockc.ir.graph import Node
+from pockc.ir.types import DType, TensorType
+
+Combine = Callable[[Expr, Expr], Expr]
+UNROLL = 4
+"""Independent accumulators of a row: as many as hide the latency of an addition."""
+
+
+@dataclass(frozen=True, slots=True)
+class Monoid:
+    """How to combine two elements, and the element that changes nothing."""
+
+    dtype: DType
+    combine: Combine
+    neutral: Expr
+
+
+def monoid(op: str, dtype: DType) -> Monoid:
+    """Return what `reduce_sum`, `reduce_max` or `reduce_min` combines with."""
+    if op == "reduce_sum":
+        return Monoid(dtype, lambda x, y: x + y, number(0, dtype))
+    largest = op == "reduce_max"
+    if dtype.is_float:
+        neutral = number(-math.inf if largest else math.inf, dtype)
+    else:
+        neutral = (tirx.op.min_value if largest else tirx.op.max_value)(TVM_DTYPE[dtype])
+    return Monoid(dtype, lambda x, y: extreme(x, y, dtype, largest=largest), neutral)
+
+
+@lower("reduce_sum", "reduce_max", "reduce_min")
+def _reduce(b: Builder, node: Node, operands: Sequence[Source], sink: Sink) -> None:
+    x = operands[0]
+    axes = sorted(a % x.type.rank for a in node.attrs["axes"])
+    kept = [d for d in range(x.type.rank) if d not in axes]
+    keepdims = bool(node.attrs["keepdims"])
+
+    def result_index(index: Index) -> Index:
+        """Return the index of the result from that of the operand."""
+        if keepdims:
+            return tuple(0 if d in axes else i for d, i in enumerate(index))
+        return tuple(index[d] for d in kept)
+
+    Reduction(b, x, tuple(axes), monoid(node.op, x.type.dtype), sink, result_index).emit()
+
+
+@dataclass(slots=True)
+class Reduction:
+    """One reduction of a tensor along axes, in the order in which the tensor lies in memory."""
+
+    b: Builder
+    x: Source
+    axes: tuple[int, ...]
+    how: Monoid
+    sink: Sink
+    result_index: Callable[[Index], Index]
+
+    def emit(self) -> None:
+        """Choose the form and write it."""
+        shape = self.x.type.shape
+        order = [d for d in memory_order(self.x) if shape[d] != 1]
+        reduced = [d for d in order if d in self.axes]
+        kept = [d for d in order if d not in self.axes]
+        rows = bool(reduced) and order[-1] in reduced
+        results = math.prod(shape[d] for d in kept)
+        groups = self._groups(order)
+        x = merged_source(self.x, groups)
+        if x is None:
+            groups, x = [[d] for d in order], merged_source(self.x, [[d] for d in order])
+        if x is None:
+            x = _Reordered(self.x, tuple(order))
+        loops = _Loops(self, x, groups, rows)
+        big = self.x.type.size >= 1 << 16 and self.b.threads > 1
+        enough = self.b.threads * (1 if rows else 4 * self.b.lanes(self.how.dtype))
+        if big and results < enough and reduced:
+            loops.split()
+        else:
+            loops.whole()
+
+    def _groups(self, order: Sequence[int]) -> list[list[int]]:
+        """Return neighbouring dimensions of one kind together."""
+        groups: list[list[int]] = []
+        for d in order:
+            if groups and (groups[-1][-1] in self.axes) == (d in self.axes):
+                groups[-1].append(d)
+            else:
+                groups.append([d])
+        return groups
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Reordered:
+    """A tensor with its dimensions in another order, those of size 1 left out."""
+
+    x: Source
+    order: tuple[int, ...]
+
+    @property
+    def type(self) -> TensorType:
+        return TensorType(tuple(self.x.type.shape[d] for d in self.order), self.x.type.dtype)
+
+    def at(self, scope: Scope, index: Index, guard: Expr | None = None) -> Expr:
+        place: list[Expr] = [0] * self.x.type.rank
+        for d, i in zip(self.order, index, strict=True):
+            place[d] = i
+        return self.x.at(scope, tuple(place), guard)
+
+
+@dataclass(slots=True)
+class _Loops:
+    """The loops of a reduction over merged dimensions.
+
+    Attributes:
+        of: The reduction.
+        x: Its operand with merged dimensions, in the order of memory.
+        groups: The operand's dimensions behind each merged one.
+        rows: Whether the last dimension is reduced.
+    """
+
+    of: Reduction
+    x: Source
+    groups: list[list[int]]
+    rows: bool
+
+    @property
+    def reduced(self) -> list[int]:
+        """The merged dimensions that are reduced."""
+        return [g for g, dims in enumerate(self.groups) if dims[0] in self.of.axes]
+
+    @property
+    def kept(self) -> list[int]:
+        """The merged dimensions that stay."""
+        return [g for g, dims in enumerate(self.groups) if dims[0] not in self.of.axes]
+
+    def size(self, g: int) -> int:
+        """Return the size of a merged dimension."""
+        return self.x.type.shape[g]
+
+    def put(self, scope: Scope, kept: Sequence[Expr], value: Expr) -> None:
+        """Give a result to the sink."""
+        shape = self.of.x.type.shape
+        index: list[Expr] = [0] * len(shape)
+        for g, i in zip(self.kept, kept, strict=True):
+            dims = self.groups[g]
+            if len(dims) == 1:
+                index[dims[0]] = i
+                continue
+            rest: Expr = i
+            for d in reversed(dims):
+                first = d == dims[0]
+                index[d] = rest if first else tirx.floormod(rest, shape[d])
+                rest = rest if first else tirx.floordiv(rest, shape[d])
+        self.of.sink.put(scope, self.of.result_index(tuple(index)), value)
+
+    def whole(self) -> None:
+        """Reduce every result in one go, results in parallel."""
+        ranges = {g: (0, self.size(g)) for g in self.reduced}
+        self._results(ranges, self.put, self.of.b.kind(self.of.x.type.size))
+
+    def split(self) -> None:
+        """Divide the largest reduced dimension between the threads, then combine."""
+        b, how = self.of.b, self.of.how
+        along = max(self.reduced, key=self.size)
+        work = self.of.x.type.size
+        count = b.part_count(self.size(along), work)
+        sizes = tuple(self.size(g) for g in self.kept)
+        partial = b.stage(TensorType((count, *sizes), how.dtype))
+        with b.parts(self.size(along), work) as (part, first, rounds):
+            ranges = {g: (0, self.size(g)) for g in self.reduced} | {along: (first, rounds)}
+
+            def keep(scope: Scope, kept: Sequence[Expr], value: Expr) -> None:
+                where = partial.offset((part, *kept))
+                scope.code.emit(partial.memory.store(where, value))
+
+            self._results(ranges, keep, "serial")
+
+        def total(scope: Scope, index: Index) -> None:
+            value = how.neutral
+            for part_number in range(count):
+                value = how.combine(value, partial.at(scope, (part_number, *index)))
+            self.put(scope, index, value)
+
+        b.injective(TensorType(sizes, how.dtype), count, total)
+
+    def _results(
+        self,
+        ranges: dict[int, tuple[Expr, Expr]],
+        put: Callable[[Scope, Sequence[Expr], Expr], None],
+        kind: str,
+    ) -> None:
+        if self.rows:
+            self._rows(ranges, put, kind)
+        else:
+            self._columns(ranges, put, kind)
+
+    def _rows(
+        self,
+        ranges: dict[int, tuple[Expr, Expr]],
+        put: Callable[[Scope, Sequence[Expr], Expr], None],
+        kind: str,
+    ) -> None:
+        b = self.of.b
+        *outer, inner = self.reduced
+        with b.nest([self.size(g) for g in self.kept], kind) as kept:
+
+            def term(scope: Scope, ks: Sequence[Expr], i: Expr) -> Expr:
+                return self.x.at(scope, self._index(kept, [*ks, i]))
+
+            value = row_total(
+                b, b.scope(), self.of.how, [ranges[g] for g in outer], ranges[inner], term
+            )
+            put(b.scope(), kept, value)
+
+    def _columns(
+        self,
+        ranges: dict[int, tuple[Expr, Expr]],
+        put: Callable[[Scope, Sequence[Expr], Expr], None],
+        kind: str,
+    ) -> None:
+        b = self.of.b
+        *outer, inner = self.kept if self.kept else [None]
+        n = 1 if inner is None else self.size(inner)
+        with b.nest([self.size(g) for g in outer], kind) as kept:
+            for first, rounds, widths in blocks(n, b.lanes(self.of.how.dtype), UNROLL):
+                with b.code.loop(rounds) as block:
+                    start = block * sum(widths) + first
+                    self._column_block(ranges, put, (kept, start, inner is not None), widths)
+
+    def _column_block(
+        self,
+        ranges: dict[int, tuple[Expr, Expr]],
+        put: Callable[[Scope, Sequence[Expr], Expr], None],
+        where: tuple[Sequence[Expr], Expr, bool],
+        widths: Sequence[int],
+    ) -> None:
+        b, how = self.of.b, self.of.how
+        code = b.code
+        kept, first, has_inner = where
+        total = code.local(sum(widths), how.dtype)
+        starts = [sum(widths[:v]) for v in range(len(widths))]
+
+        def each(body: Callable[[Scope, Expr], None]) -> None:
+            for start, width in zip(starts, widths, strict=True):
+                b.lane(width, code.const(start), body, b.scope())
+
+        def place(i: Expr) -> list[Expr]:
+            return [*kept, first + i] if has_inner else list(kept)
+
+        each(lambda scope, i: scope.code.emit(total.store(i, how.neutral)))
+        with loops(b, [ranges[g] for g in self.reduced]) as ks:
+
+            def add(scope: Scope, i: Expr) -> None:
+                value = self.x.at(scope, self._index(place(i), ks))
+                scope.code.emit(total.store(i, how.combine(total.load(i), value)))
+
+            each(add)
+        each(lambda scope, i: put(scope, place(i), total.load(i)))
+
+    def _index(self, kept: Sequence[Expr], reduced: Sequence[Expr]) -> Index:
+        index: list[Expr] = [0] * len(self.groups)
+        for g, i in zip(self.kept, kept, strict=True):
+            index[g] = i
+        for g, i in zip(self.reduced, reduced, strict=True):
+            index[g] = i
+        return tuple(index)
+
+
+def blocks(n: int, lanes: int, unroll: int) -> list[tuple[int, int, list[int]]]:
+    """Divide a dimension into blocks of up to `unroll` vectors.
+
+    Returns:
+        For each kind of block: where the first begins, how many there are, and the widths of
+        its vectors.
+    """
+    size = lanes * unroll
+    count, rest = divmod(n, size)
+    found = [(0, count, [lanes] * unroll)] if count else []
+    if rest:
+        whole, part = divmod(rest, lanes)
+        found.append((count * size, 1, [lanes] * whole + [part] * bool(part)))
+    return found
+
+
+@contextmanager
+def loops(b: Builder, ranges: Sequence[tuple[Expr, Expr]]) -> Iterator[tuple[Expr, ...]]:
+    """Open a loop for each (first, count); yields the indices."""
+    with ExitStack() as stack:
+        index = []
+        for first, count in ranges:
+            i = stack.enter_context(b.code.loop(count))
+            index.append(i if isinstance(first, int) and first == 0 else first + i)
+        yield tuple(index)
+
+
+def row_total(  # noqa: PLR0913  the parts of a row
+    b: Builder,
+    scope: Scope,
+    how: Monoid,
+    outer: Sequence[tuple[Expr, Expr]],
+    inner: tuple[Expr, Expr],
+    term: Callable[[Scope, Sequence[Expr], Expr], Expr],
+) -> Expr:
+    """Combine the elements of a row and return the result.
+
+    Args:
+        b: The kernel.
+        scope: What is known around the row.
+        how: How to combine.
+        outer: First and count of the row's outer dimensions.
+        inner: First and count of the dimension along which memory runs.
+        term: Gives an element.
+    """
+    code, lanes = b.code, b.lanes(how.dtype)
+    first, count = inner
+    unroll = UNROLL if not isinstance(count, int) else max(1, min(UNROLL, count // lanes))
+    if isinstance(count, int) and count < lanes:
+        return _scalar_total(b, scope, how, [*outer, inner], term)
+    total = code.local(lanes * unroll, how.dtype)
+
+    def clear(_: Scope, i: Expr) -> None:
+        code.emit(total.store(i, how.neutral))
+
+    for u in range(unroll):
+        b.lane(lanes, code.const(u * lanes), clear, scope)
+    with loops(b, outer) as ks:
+        _row_vectors(b, scope, how, total, (first, count, unroll), lambda s, i: term(s, ks, i))
+    for u in range(1, unroll):
+
+        def fold(_: Scope, i: Expr, u: int = u) -> None:
+            code.emit(total.store(i, how.combine(total.load(i), total.load(i + u * lanes))))
+
+        b.lane(lanes, code.const(0), fold, scope)
+    width = lanes
+    while width > 1:
+        width //= 2
+
+        def halve(_: Scope, i: Expr, width: int = width) -> None:
+            code.emit(total.store(i, how.combine(total.load(i), total.load(i + width))))
+
+        b.lane(width, code.const(0), halve, scope)
+    return code.bind(total.load(code.const(0)))
+
+
+def _row_vectors(
+    b: Builder,
+    scope: Scope,
+    how: Monoid,
+    total: Memory,
+    line: tuple[Expr, Expr, int],
+    term: Callable[[Scope, Expr], Expr],
+) -> None:
+    """Add one line of a row to the accumulators; its rest to the first of them."""
+    code, lanes = b.code, b.lanes(how.dtype)
+    first, count, unroll = line
+    step = lanes * unroll
+    place = code.mark()
+
+    def add(at: Expr, i: Expr, inner: Scope) -> None:
+        code.emit(total.store(at, how.combine(total.load(at), term(inner, i))))
+
+    try:
+        with code.loop(_div(count, step)) as block:
+            for u in range(unroll):
+                with code.loop(lanes, "vectorized") as j:
+                    add(u * lanes + j, first + block * step + u * lanes + j, scope.inner(lane=j))
+        done = _div(count, step) * step
+        rest = count - done
+        with code.loop(_div(rest, lanes)) as block, code.loop(lanes, "vectorized") as j:
+            add(j, first + done + block * lanes + j, scope.inner(lane=j))
+        done = done + _div(rest, lanes) * lanes
+        with code.loop(count - done) as i:
+            add(code.const(0), first + done + i, scope.inner())
+    except NotVectorizableError:
+        code.rewind(place)
+        with code.loop(count) as i:
+            add(code.const(0), first + i, scope.inner())
+
+
+def _div(n: Expr, by: int) -> Expr:
+    return n // by if isinstance(n, int) else tirx.floordiv(n, by)
+
+
+def _scalar_total(
+    b: Builder,
+    scope: Scope,
+    how: Monoid,
+    ranges: Sequence[tuple[Expr, Expr]],
+    term: Callable[[Scope, Sequence[Expr], Expr], Expr],
+) -> Expr:
+    code = b.code
+    total, zero = code.local(1, how.dtype), code.const(0)
+    code.emit(total.store(zero, how.neutral))
+    with loops(b, ranges) as ks:
+        value = term(scope.inner(), ks[:-1], ks[-1])
+        code.emit(total.store(zero, how.combine(total.load(zero), value)))
+    return code.bind(total.load(zero))

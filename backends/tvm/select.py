@@ -1,0 +1,66 @@
+"""Which kernel computes which node: identical nodes share one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pockc.backends.base import (
+    Kernel,
+    Selection,
+    kernel_symbol,
+    kernel_text,
+    needs_kernel,
+    unlowered,
+)
+from pockc.backends.tvm import cache
+from pockc.backends.tvm.lowering import NATIVE, lower_kernel
+from pockc.backends.tvm.targets import Target
+from pockc.errors import UserError
+from pockc.ir.graph import Graph, Node
+from pockc.plan.types import Call
+
+
+def select(graph: Graph, target: Target, threads: int) -> Selection:
+    """Choose a kernel for every node that needs one.
+
+    Raises:
+        UserError: [no-lowering] for every node whose op has no lowering.
+    """
+    if problems := tuple(unlowered(graph, NATIVE, "tvm")):
+        raise UserError(*problems)
+    kernels: dict[str, Kernel] = {}
+    calls: dict[str, Call] = {}
+    for node in graph.nodes:
+        if not needs_kernel(graph, node):
+            continue
+        kernel = _kernel(graph, node, threads)
+        if kernel.symbol not in kernels:
+            kernels[kernel.symbol] = _with_workspaces(kernel, target)
+        found = kernels[kernel.symbol]
+        calls[node.name] = Call(found.symbol, node.inputs, found.workspace_bytes)
+    return Selection(calls, dict(sorted(kernels.items())))
+
+
+def _kernel(graph: Graph, node: Node, threads: int) -> Kernel:
+    operands = graph.operand_types(node)
+    text = kernel_text(node, operands)
+    symbol = kernel_symbol(_family(node), text)
+    return Kernel(symbol, text, replace(node, source=None), operands, threads)
+
+
+def _family(node: Node) -> str:
+    """Return what the kernel's name says of it: the op, of a fused body its anchor's."""
+    if node.op != "fused":
+        return node.op
+    heavy = [n.op for n in node.attrs["body"].nodes]
+    for prefix in ("conv2d", "matmul", "reduce", "max_pool", "avg_pool"):
+        if any(op.startswith(prefix) for op in heavy):
+            return f"fused_{prefix}"
+    return "fused"
+
+
+def _with_workspaces(kernel: Kernel, target: Target) -> Kernel:
+    found = cache.read_workspaces(cache.key(kernel, target))
+    if found is None:
+        found = lower_kernel(kernel, target).workspace_bytes
+    return replace(kernel, workspace_bytes=found)
