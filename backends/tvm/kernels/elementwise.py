@@ -254,10 +254,10 @@ def _random_uniform(at: At) -> Expr:
     high = tirx.Cast("uint32", tirx.bitwise_and(seed >> 32, tirx.const(0xFFFFFFFF, "int64")))
     salt = tirx.const(at.node.attrs["salt"], "uint32")
     key1 = _named(at, _mix(at, low ^ _mix(at, high ^ salt)))
-    key2 = _named(at, _mix(at, key1 + tirx.const(0x9E3779B9, "uint32")))
+    key2 = _named(at, _mix(at, _wrapped(key1, 0x9E3779B9, "add")))
     where = flat(at.index, at.node.type.shape)
     counter = tirx.const(where, "uint32") if isinstance(where, int) else tirx.Cast("uint32", where)
-    bits = _mix(at, _mix(at, counter + key1) ^ key2)
+    bits = _mix(at, _mix(at, _wrapped(counter, key1, "add")) ^ key2)
     # Through int32: LLVM converts signed vectors in one instruction.
     upper = tirx.Cast("int32", bits >> tirx.const(8, "uint32"))
     return tirx.Cast("float32", upper) * tirx.const(2.0**-24, "float32")
@@ -266,9 +266,19 @@ def _random_uniform(at: At) -> Expr:
 def _mix(at: At, x: Expr) -> Expr:
     """Return lowbias32 of an unsigned number."""
     x = _named(at, x)
-    x = _named(at, (x ^ (x >> tirx.const(16, "uint32"))) * tirx.const(0x7FEB352D, "uint32"))
-    x = _named(at, (x ^ (x >> tirx.const(15, "uint32"))) * tirx.const(0x846CA68B, "uint32"))
+    x = _named(at, _wrapped(x ^ (x >> tirx.const(16, "uint32")), 0x7FEB352D, "mul"))
+    x = _named(at, _wrapped(x ^ (x >> tirx.const(15, "uint32")), 0x846CA68B, "mul"))
     return x ^ (x >> tirx.const(16, "uint32"))
+
+
+def _wrapped(x: Expr, y: Expr | int, how: str) -> Expr:
+    """Return a sum or product modulo 2^32.
+
+    TVM tells LLVM that arithmetic never overflows; in 64 bits it does not, and LLVM narrows it.
+    """
+    wide = tirx.Cast("uint64", x)
+    other = tirx.const(y, "uint64") if isinstance(y, int) else tirx.Cast("uint64", y)
+    return tirx.Cast("uint32", wide + other if how == "add" else wide * other)
 
 
 def _named(at: At, bits: Expr) -> Expr:
