@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -22,32 +22,65 @@ _RENAME_EXCHANGE = 2
 def replaced_file(path: Path, keep_previous: bool = False) -> Iterator[BinaryIO]:
     """Give a file to write that becomes `path` when the block ends without an error.
 
+    The file that is written has a fixed name beside `path`: what a killed process leaves behind
+    is overwritten by the next one and does not pile up.
+
     Args:
         path: What is replaced.
         keep_previous: Leave the old content as `<path>.previous`.
 
     Raises:
         UserError: [write-failed] The system refused, as on a full disk; `path` is as before.
+            [write-busy] Another process is writing it.
     """
-    temporary: str | None = None
+    path = path.resolve()
+    temporary = _temporary_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        if keep_previous and path.exists():
-            keep_as_previous(path)
-        Path(temporary).replace(path)
-        temporary = None
-        sync_folder(path.parent)
+        handle = _locked(temporary, os.O_RDWR | os.O_CREAT, path)
     except OSError as error:
         raise write_failed(path, error) from error
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+    with os.fdopen(handle, "r+b") as file:
+        try:
+            file.truncate(0)
+            yield file
+            file.flush()
+            os.fsync(handle)
+            if keep_previous and path.exists():
+                keep_as_previous(path)
+            temporary.replace(path)
+            sync_folder(path.parent)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise write_failed(path, error) from error
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def _temporary_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp")
+
+
+def _locked(path: Path, flags: int, target: Path) -> int:
+    """Open a file or folder and lock it.
+
+    Raises:
+        UserError: [write-busy] Another process has the lock.
+    """
+    while True:
+        handle = os.open(path, flags | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The other process may have renamed what was opened before it let go of the lock.
+            if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
+                return handle
+            os.close(handle)
+        except BlockingIOError:
+            os.close(handle)
+            what = f"another process is writing {target}"
+            fix = "wait for it, or choose another place"
+            raise UserError(Problem("write-busy", what, fix=fix)) from None
 
 
 def previous_of(path: Path) -> Path:
@@ -73,13 +106,18 @@ def replaced_folder(path: Path) -> Iterator[Path]:
 
     Raises:
         UserError: [write-failed] The system refused, as on a full disk; `path` is as before.
+            [write-busy] Another process is writing it.
     """
-    temporary: Path | None = None
+    path = path.resolve()  # a link stays a link; what it points to is replaced
+    temporary = _temporary_of(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        temporary.mkdir(parents=True, exist_ok=True)
+        handle = _locked(temporary, os.O_RDONLY | os.O_DIRECTORY, path)
+    except OSError as error:
+        raise write_failed(path, error) from error
+    try:
+        _empty(temporary)
         yield temporary
-        temporary.chmod(0o755)
         for file in sorted(temporary.iterdir()):
             sync_file(file)
         sync_folder(temporary)
@@ -87,13 +125,20 @@ def replaced_folder(path: Path) -> Iterator[Path]:
             _exchange(temporary, path)
         else:
             temporary.replace(path)
-            temporary = None
         sync_folder(path.parent)
     except OSError as error:
         raise write_failed(path, error) from error
     finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        os.close(handle)
+
+
+def _empty(folder: Path) -> None:
+    for left in folder.iterdir():
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left)
+        else:
+            left.unlink()
 
 
 def _exchange(new: Path, old: Path) -> None:

@@ -49,6 +49,13 @@ _X86_FEATURES = (
 )  # fmt: skip
 _X86_LEVELS = {"x86-64-v2": 1, "x86-64-v3": 6, "x86-64-v4": 11}
 
+# Beyond what every 64-bit Arm processor has.
+_ARM_FEATURES: Mapping[str, tuple[str, ...]] = {
+    "carmel": ("atomics", "asimdhp"),
+    "cortex-a76": ("atomics", "asimdhp", "asimddp"),
+    "cortex-a78": ("atomics", "asimdhp", "asimddp"),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Contents:
@@ -111,6 +118,8 @@ def machine_for(target: str, triple: str, cpu: str) -> Machine:
         features = tuple(f for f in _X86_FEATURES if f in cpu_features())
     elif cpu in _X86_LEVELS:
         features = _X86_FEATURES[: _X86_LEVELS[cpu]]
+    else:
+        features = _ARM_FEATURES.get(cpu, ())
     return Machine(target, arch, "linux", features, triple, cpu)
 
 

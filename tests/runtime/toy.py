@@ -1,4 +1,4 @@
-"""A whole artifact without a compiler: kernels and plan written by hand, and the same in NumPy."""
+"""A whole artifact without a compiler: kernels and plan by hand, and the same in NumPy."""
 
 from __future__ import annotations
 
