@@ -7,9 +7,10 @@ parameters, so that one capture serves every way of choosing what to train.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal as OneOf
+from typing import Any
+from typing import Literal as OneOf
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from pockc.frontend.dtypes import dtype_of, tensor_type, to_numpy
 from pockc.frontend.export import export_forward
 from pockc.frontend.importer import import_graph
 from pockc.frontend.losses import LossPlan, LossSpec, plan_loss, predictions
-from pockc.frontend.trace import Request, Traced, trace
+from pockc.frontend.trace import Key, Request, Traced, trace
 from pockc.ir import (
     Batch,
     Buffer,
@@ -187,7 +188,7 @@ def _input_problems(job: _Job) -> list[Problem]:
     return [
         Problem(
             "example-inputs",
-            f"example_inputs[{name}] has the element type {value.dtype}, which is not supported",
+            f"example_inputs[{name}] has the unsupported element type {value.dtype}",
         )
         for name, value in named.items()
         if isinstance(value, Tensor) and dtype_of(value.dtype) is None
@@ -240,7 +241,7 @@ def _evaluation_request(
     )
 
 
-def _evaluated(key: tuple[str, str]) -> bool:
+def _evaluated(key: Key) -> bool:
     return key[0] in ("loss", "metric")
 
 
@@ -250,8 +251,13 @@ def _target_names(plan: LossPlan) -> tuple[str, ...]:
     return tuple(f"target_{i}" for i in range(len(plan.targets)))
 
 
-_OUTPUTS: dict[str, Any] = {
-    "loss": lambda name: Loss(),
+_ROLES: Mapping[str, Callable[[str], InputRole]] = {
+    "parameter": Param,
+    "buffer": Buffer,
+    "input": Batch,
+}
+_OUTPUTS: Mapping[str, Callable[[str], OutputRole]] = {
+    "loss": lambda _: Loss(),
     "gradient": Gradient,
     "buffer": BufferUpdate,
     "metric": Metric,
@@ -264,7 +270,7 @@ def _import(
     traced: Traced,
     program: torch.export.ExportedProgram,
     targets: Sequence[str],
-    wanted: Any,  # noqa: ANN401
+    wanted: Callable[[Key], bool],
 ) -> Graph:
     """Return the graph of the results whose key is wanted."""
     placeholders = [n for n in traced.module.graph.nodes if n.op == "placeholder"]
@@ -273,8 +279,7 @@ def _import(
         if place.kind == "constant":
             given[node] = to_numpy(program.constants[place.name])
         elif dtype_of(place.value.dtype) is not None:
-            role = {"parameter": Param, "buffer": Buffer, "input": Batch}[place.kind]
-            given[node] = role(place.name), tensor_type(place.value)
+            given[node] = _ROLES[place.kind](place.name), tensor_type(place.value)
     extras = placeholders[len(traced.places) :]
     for i, node in enumerate(extras):
         if i < len(targets):

@@ -26,9 +26,7 @@ LOSSES: Mapping[str, Mapping[str, Option]] = {
 
 
 def _betas(first: float, second: float) -> Option:
-    return Option(
-        (first, second), lambda b: all(0 <= v < 1 for v in b), "from 0 to below 1"
-    )
+    return Option((first, second), lambda b: all(0 <= v < 1 for v in b), "from 0 to below 1")
 
 
 def _with_common(lr: float, weight_decay: float, **options: Option) -> dict[str, Option]:
@@ -76,7 +74,7 @@ OPTIMIZERS: Mapping[str, Mapping[str, Option]] = {
 
 
 def option_names(table: Mapping[str, Mapping[str, Option]]) -> dict[str, tuple[str, ...]]:
-    """Return for every name its options, lr and weight_decay aside, which all optimizers take."""
+    """Return every name's options but lr and weight_decay, which all optimizers take."""
     return {
         name: tuple(o for o in options if o not in ("lr", "weight_decay"))
         for name, options in table.items()

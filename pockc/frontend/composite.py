@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -19,18 +19,18 @@ def _dropout(x: Tensor, p: float, train: bool) -> Tensor:
     """One mask that forward and backward share."""
     if not train or p == 0.0:
         return x
-    return aten.native_dropout.default(x, p, True)[0]
+    return cast(Tensor, aten.native_dropout.default(x, p, True)[0])
 
 
 def _feature_dropout(x: Tensor, p: float, train: bool) -> Tensor:
     """Drop whole channels of (N, C, ...)."""
     if not train or p == 0.0:
         return x
-    ones = torch.ones(x.shape[:2] + (1,) * (x.dim() - 2), dtype=x.dtype)
+    ones = torch.ones((*x.shape[:2], *(1,) * (x.dim() - 2)), dtype=x.dtype)
     return x * _dropout(ones, p, True)
 
 
-def _batch_norm(  # noqa: PLR0913  the operator's own signature
+def _batch_norm(  # noqa: PLR0913, PLR0917  the operator's own signature
     x: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
@@ -46,15 +46,15 @@ def _batch_norm(  # noqa: PLR0913  the operator's own signature
     With running statistics the layer is x * scale + shift over channels; plain operations let
     passes see that, and let weight and bias train.
     """
-    if training and mean is None:
+    if mean is None or var is None:
         out = aten._native_batch_norm_legit.no_stats(x, weight, bias, True, momentum, eps)
-        return out[0]
+        return cast(Tensor, out[0])
     if training:
         out = aten._native_batch_norm_legit.default(
             x, weight, bias, mean, var, True, momentum, eps
         )
-        return out[0]
-    shape = (1, -1) + (1,) * (x.dim() - 2)
+        return cast(Tensor, out[0])
+    shape = (1, -1, *(1,) * (x.dim() - 2))
     y = (x - mean.reshape(shape)) * torch.rsqrt(var + eps).reshape(shape)
     if weight is not None:
         y = y * weight.reshape(shape)
@@ -101,7 +101,7 @@ def _repeat_heads(x: Tensor, repeats: int) -> Tensor:
     return wide.reshape(*front, heads * repeats, steps, channels)
 
 
-def _nothing(*args: Any, **kwargs: Any) -> None:  # noqa: ANN401, ARG001
+def _nothing(*args: Any, **kwargs: Any) -> None:  # noqa: ANN401
     """An assertion about metadata holds by construction."""
 
 

@@ -44,8 +44,9 @@ def export_forward(
     """
     with _mode(model, training=training, update_batch_norm=update_batch_norm):
         try:
-            with warnings.catch_warnings(), torch.nn.attention.sdpa_kernel(
-                torch.nn.attention.SDPBackend.MATH
+            with (
+                warnings.catch_warnings(),
+                torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
             ):
                 warnings.simplefilter("ignore")
                 program = torch.export.export(model, args, dict(kwargs), strict=False)
@@ -86,7 +87,7 @@ def _export_problem(error: Exception) -> Problem:
         "capture",
         f"torch.export cannot trace the model: {type(error).__name__}: {reason}",
         source=_show(line),
-        fix="check that model(*example_inputs) runs, and see the error above for torch's reason",
+        fix="check that model(*example_inputs) runs; torch's own error is above",
     )
 
 

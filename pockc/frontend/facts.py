@@ -29,7 +29,8 @@ def canonical_names(model: nn.Module) -> dict[str, str]:
     """Return for every name of a parameter or buffer the first name of the same tensor."""
     first: dict[int, str] = {}
     return {
-        name: first.setdefault(id(tensor), name) for name, tensor in named_tensors(model).items()
+        name: first.setdefault(id(tensor), name)
+        for name, tensor in named_tensors(model).items()
     }
 
 

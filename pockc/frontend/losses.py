@@ -48,7 +48,9 @@ class LossPlan:
 
 
 def plan_loss(
-    loss: LossSpec | None, outputs: Any, target: Tensor | Sequence[Tensor] | None  # noqa: ANN401
+    loss: LossSpec | None,
+    outputs: Any,  # noqa: ANN401
+    target: Tensor | Sequence[Tensor] | None,
 ) -> LossPlan:
     """Return a loss made ready for a model with such outputs.
 
@@ -62,7 +64,8 @@ def plan_loss(
         UserError: [unknown-loss], [loss-option], [loss-target], [loss-output].
     """
     given = () if target is None else (target,) if isinstance(target, Tensor) else tuple(target)
-    if loss is None or loss == "model" or (isinstance(loss, Mapping) and loss.get("name") == "model"):
+    chosen = loss.get("name") if isinstance(loss, Mapping) else loss
+    if loss is None or chosen == "model":
         model_loss(outputs)
         return LossPlan("model", model_loss)
     if callable(loss):
@@ -174,9 +177,8 @@ def _cross_entropy(
             )
         )
     constants = () if weight is None else (torch.tensor(weight, dtype=logits.dtype),)
-    labels = LabelInfo(classes, options["ignore_index"])
-    if target.is_floating_point():
-        labels = None
+    soft = target.is_floating_point()
+    labels = None if soft else LabelInfo(classes, options["ignore_index"])
 
     def elements(outputs: Any, target: Tensor, *constants: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN401
         x = first_tensor(outputs).movedim(axis, -1)
@@ -262,7 +264,7 @@ def _class_axis(logits: Tensor, target: Tensor) -> int:
     """
     shape, have = tuple(logits.shape), tuple(target.shape)
     if target.is_floating_point() and have == shape:
-        return 1 if 1 < len(shape) else 0
+        return 1 if len(shape) > 1 else 0
     last = shape[:-1] == have
     second = len(shape) > 2 and shape[:1] + shape[2:] == have
     integral = not target.is_floating_point() and target.dtype is not torch.bool
@@ -302,7 +304,7 @@ def _elementwise(
             )
         )
     each = _EACH[name]
-    constants = ()
+    constants: tuple[Tensor, ...] = ()
     if options.get("pos_weight") is not None:
         constants = (torch.tensor(options["pos_weight"], dtype=outputs.dtype),)
 

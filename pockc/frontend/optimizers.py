@@ -17,7 +17,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from pockc.frontend.captured import Recipe, Slot
 from pockc.frontend.choices import OPTIMIZERS
-from pockc.frontend.dtypes import tensor_type, torch_dtype
+from pockc.frontend.dtypes import torch_dtype
 from pockc.frontend.importer import import_graph
 from pockc.frontend.options import read
 from pockc.ir import (
@@ -75,7 +75,9 @@ def _traced(
     tensor: TensorType,
     slots: Mapping[str, Slot],
 ) -> Any:  # noqa: ANN401
-    def step(p: Tensor, grad: Tensor, lr: Tensor, count: Tensor, *state: Tensor) -> list[Tensor]:
+    def step(
+        p: Tensor, grad: Tensor, lr: Tensor, count: Tensor, *state: Tensor
+    ) -> list[Tensor]:
         kept = dict(zip(slots, state, strict=True))
         new, after = function(p, grad, kept, lr.double(), count.double(), options)
         return [new, *(after[s] for s in slots)]

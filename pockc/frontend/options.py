@@ -22,7 +22,7 @@ class Option:
     """
 
     default: Any
-    legal: Callable[[Any], bool] = field(default=lambda value: True)
+    legal: Callable[[Any], bool] = field(default=lambda _: True)
     rule: str = ""
 
 
@@ -48,7 +48,7 @@ def read(
     """
     spelled = {"name": given} if isinstance(given, str) else dict(given)
     name = spelled.pop("name", None)
-    if name not in choices:
+    if not isinstance(name, str) or name not in choices:
         said = "no name" if name is None else f"'{name}'"
         raise UserError(
             Problem(f"unknown-{what}", f"{what}: {said} is given", fix=_choose(name, choices))

@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
+from types import FrameType
 
 import torch
 
@@ -38,7 +39,7 @@ def of_export_node(meta: Mapping[str, object]) -> Source | None:
 
 def of_running_code() -> Source | None:
     """Return the user's line that is running below our own frames, None if there is none."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     below = False
     while frame is not None:
         file = frame.f_code.co_filename

@@ -37,7 +37,7 @@ ResultsFunction = Callable[..., Mapping[Key, Tensor]]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What one placeholder of an exported graph is: kind is parameter, buffer, constant or input."""
+    """What a placeholder of an exported graph is: a parameter, buffer, constant or input."""
 
     kind: str
     name: str
@@ -140,9 +140,10 @@ class _Tracer:
             fakes = [cast(Tensor, p.value) for p in self.places]
             fakes += [mode.from_tensor(t, static_shapes=True) for t in self.request.extras]
             with fx_traceback.preserve_node_meta():
-                module = make_fx(lambda tensors: self._run(tensors))(fakes)
+                # make_fx counts the arguments of a bound method wrongly.
+                module = make_fx(lambda tensors: self._run(tensors))(fakes)  # noqa: PLW0108
         return Traced(
-            cast(fx.GraphModule, module),
+            module,
             self.places,
             self.request.extras,
             tuple(self.results),
@@ -180,7 +181,9 @@ class _Tracer:
     def _gradients(self, loss: Tensor, leaves: Mapping[str, Tensor]) -> dict[Key, Tensor]:
         if not leaves or not loss.requires_grad:
             return {}
-        found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+        found: Sequence[Any] = torch.autograd.grad(
+            loss, list(leaves.values()), allow_unused=True
+        )
         pairs = zip(leaves, found, strict=True)
         return {("gradient", name): g for name, g in pairs if g is not None}
 
@@ -246,8 +249,8 @@ class _Tracer:
         return tag
 
     def _hook(self, out: Any, tag: int) -> None:  # noqa: ANN401
-        """Make the autograd functions created since the last call name their line when they run."""
-        stack = [
+        """Make the autograd functions created just now name their line when they run."""
+        stack: list[Any] = [
             t.grad_fn
             for t in torch.utils._pytree.tree_leaves(out)
             if isinstance(t, Tensor) and t.grad_fn is not None
@@ -269,10 +272,10 @@ class _OnEachCall(TorchFunctionMode):
         self._before = before
         self._after = after
 
-    def __torch_function__(  # noqa: D105
+    def __torch_function__(
         self,
         func: Callable[..., Any],
-        types: Any,  # noqa: ANN401, ARG002
+        types: Any,  # noqa: ANN401
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401

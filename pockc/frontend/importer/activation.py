@@ -82,16 +82,14 @@ def _prelu_backward(b: Importer, dy: Value, x: Value, weight: Value) -> tuple[Va
 
 
 @lower("aten.elu.default")
-def _elu(
-    b: Importer, x: Value, alpha: Number, scale: Number, input_scale: Number
-) -> Value:
+def _elu(b: Importer, x: Value, alpha: Number, scale: Number, input_scale: Number) -> Value:
     e = b.emit("exp", b.apply("mul", x, input_scale))
     below = b.apply("mul", b.apply("sub", e, 1), alpha * scale)
     return b.where(b.apply("gt", x, 0), b.apply("mul", x, scale), below)
 
 
 @lower("aten.elu_backward.default")
-def _elu_backward(  # noqa: PLR0913  the operator's own signature
+def _elu_backward(
     b: Importer,
     dy: Value,
     alpha: Number,

@@ -13,7 +13,6 @@ from torch import fx
 from pockc.errors import InternalError, Problem, UserError
 from pockc.frontend.dtypes import dtype_of, tensor_type
 from pockc.ir import (
-    Attrs,
     DType,
     Graph,
     InputRole,
@@ -29,7 +28,7 @@ from pockc.ops import OPS, OpKind
 
 
 class Value(str):
-    """The name of a value of the graph under construction; never confused with a text argument."""
+    """The name of a value of the graph; never confused with an argument that is a text."""
 
     __slots__ = ()
 
@@ -104,7 +103,7 @@ class Importer:
 
     def emit(self, op: str, *inputs: Value, **attrs: AttrValue) -> Value:
         """Add a node that comes from the current line."""
-        return Value(self.builder.emit(op, *inputs, source=self.source, **attrs))
+        return Value(self.builder.emit(op, *inputs, name=None, source=self.source, **attrs))
 
     def type_of(self, value: Value) -> TensorType:
         """Return the type of a value."""
@@ -144,7 +143,9 @@ class Importer:
             dtype = next(self.type_of(x).dtype for x in operands if isinstance(x, Value))
         return self.emit(op, *(self.to(x, dtype) for x in operands))
 
-    def where(self, condition: Value, a: Operand, b: Operand, dtype: DType | None = None) -> Value:
+    def where(
+        self, condition: Value, a: Operand, b: Operand, dtype: DType | None = None
+    ) -> Value:
         """Return `a` where the condition holds, else `b`."""
         if dtype is None:
             dtype = next(self.type_of(x).dtype for x in (a, b) if isinstance(x, Value))
@@ -179,15 +180,19 @@ class Importer:
         have, want = self.shape(x), tuple(shape)
         lead = len(have) - len(want)
         axes = list(range(lead))
-        axes += [
-            lead + d for d, n in enumerate(want) if n == 1 and have[lead + d] != 1
-        ]
+        axes += [lead + d for d, n in enumerate(want) if n == 1 and have[lead + d] != 1]
         return self.reshape(self.reduce("reduce_sum", x, axes), want)
 
     def full(self, value: Number, tensor: TensorType) -> Value:
         """Return a tensor of one number."""
         number = self.scalar(value, tensor.dtype)
         return self.expand(number, tensor.shape)
+
+    def zeros(self) -> Result:
+        """Return something of the types of the results, to go on with after a problem."""
+        if not isinstance(self.node.meta["val"], (tuple, list)):
+            return self.full(0, self.out)
+        return tuple(None if t is None else self.full(0, t) for t in self.outs)
 
     def iota(self, shape: Sequence[int], axis: int, dtype: DType = DType.I64) -> Value:
         """Return the index along an axis."""
@@ -201,9 +206,7 @@ class Importer:
         """Return fresh f32 numbers in [0, 1); calls are numbered in the order of the graph."""
         if self._seed is None:
             role = Scalar("seed")
-            self._seed = Value(
-                self.builder.input(role, TensorType((), DType.I64), name="seed")
-            )
+            self._seed = Value(self.builder.input(role, TensorType((), DType.I64), name="seed"))
         self._salt += 1
         return self.emit("random_uniform", self._seed, shape=tuple(shape), salt=self._salt - 1)
 
@@ -286,8 +289,7 @@ def _emit_all(
             found = _handle(b, node, values)
         except Unsupported as e:
             yield _problem(node, f"{op_name(node)} {e}", b.source)
-            found = tuple(None if t is None else b.full(0, t) for t in b.outs)
-            found = found if isinstance(node.meta["val"], (tuple, list)) else found[0]
+            found = b.zeros()
         values[node] = found
         _check_types(b, node, found)
 
@@ -305,9 +307,7 @@ def _arguments(
     schema = node.target._schema.arguments  # type: ignore[union-attr]
     positional = [a for a in schema if not a.kwarg_only]
     args = list(node.args)
-    args += [
-        node.kwargs.get(a.name, a.default_value) for a in positional[len(args) :]
-    ]
+    args += [node.kwargs.get(a.name, a.default_value) for a in positional[len(args) :]]
     named = {
         a.name: node.kwargs.get(a.name, a.default_value)
         for a in schema
@@ -340,7 +340,7 @@ def promoted(b: Importer, *operands: Operand) -> DType:
         else x
         for x in operands
     ]
-    result = kept[0].dtype if len(kept) == 1 else torch.result_type(kept[0], kept[1])
+    result = torch.result_type(kept[0], kept[-1])
     found = dtype_of(result)
     if found is None:
         raise Unsupported(f"computes in {result}")
@@ -478,5 +478,3 @@ def _constant(module: fx.GraphModule, name: str) -> np.ndarray:
     for part in name.split("."):
         found = getattr(found, part)
     return np.asarray(found.detach().cpu().numpy())  # type: ignore[operator]
-
-

@@ -38,7 +38,11 @@ def _pair(values: Sequence[int], fill: int, rank: int) -> tuple[int, int]:
 
 
 def _form(
-    stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int, rank: int
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    rank: int,
 ) -> _Form:
     return _Form(
         _pair(stride, 1, rank), _pair(padding, 0, rank), _pair(dilation, 1, rank), groups
@@ -69,7 +73,7 @@ def _add_bias(b: Importer, y: Value, bias: Value | None) -> Value:
 
 
 @lower("aten.convolution.default")
-def _convolution(  # noqa: PLR0913  the operator's own signature
+def _convolution(
     b: Importer,
     x: Value,
     weight: Value,
@@ -92,7 +96,7 @@ def _convolution(  # noqa: PLR0913  the operator's own signature
 
 
 @lower("aten.convolution_backward.default")
-def _convolution_backward(  # noqa: PLR0913  the operator's own signature
+def _convolution_backward(
     b: Importer,
     dy: Value,
     x: Value,
@@ -112,14 +116,10 @@ def _convolution_backward(  # noqa: PLR0913  the operator's own signature
     if mask[0] and transposed:
         dx = b.emit("conv2d", d, kernel, **form.attrs)
     elif mask[0]:
-        dx = b.emit(
-            "conv2d_grad_input", d, kernel, input_shape=b.shape(images), **form.attrs
-        )
+        dx = b.emit("conv2d_grad_input", d, kernel, input_shape=b.shape(images), **form.attrs)
     if mask[1]:
         pair = (d, images) if transposed else (images, d)
-        dw = b.emit(
-            "conv2d_grad_weight", *pair, weight_shape=b.shape(kernel), **form.attrs
-        )
+        dw = b.emit("conv2d_grad_weight", *pair, weight_shape=b.shape(kernel), **form.attrs)
     db = b.reduce("reduce_sum", d, (0, 2, 3)) if mask[2] else None
     return (
         None if dx is None else b.reshape(dx, b.shape(x)),

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import math
 
-from pockc.frontend.importer.base import Importer, Number, Operand, Unsupported, Value, lower, promoted
+from pockc.frontend.importer.base import (
+    Importer,
+    Number,
+    Operand,
+    Unsupported,
+    Value,
+    lower,
+    promoted,
+)
 from pockc.ir import DType
 
 
@@ -126,7 +134,9 @@ def _lerp(b: Importer, x: Value, end: Value, weight: Operand) -> Value:
 
 
 @lower("aten.clamp.default", "aten.clamp.Tensor", "aten.hardtanh.default")
-def _clamp(b: Importer, x: Value, low: Operand | None = None, high: Operand | None = None) -> Value:
+def _clamp(
+    b: Importer, x: Value, low: Operand | None = None, high: Operand | None = None
+) -> Value:
     y = b.to(x, b.out.dtype)
     if low is not None:
         y = b.apply("maximum", y, low)
@@ -249,7 +259,9 @@ for _op, _aten in (("logical_and", "and"), ("logical_or", "or"), ("ne", "xor")):
 _bits("logical_not", "aten.bitwise_not.default")
 
 
-@lower("aten.where.self", "aten.where.ScalarOther", "aten.where.ScalarSelf", "aten.where.Scalar")
+@lower(
+    "aten.where.self", "aten.where.ScalarOther", "aten.where.ScalarSelf", "aten.where.Scalar"
+)
 def _where(b: Importer, condition: Value, x: Operand, y: Operand) -> Value:
     return b.where(b.to(condition, DType.B1), x, y, b.out.dtype)
 
@@ -273,7 +285,7 @@ def _to_copy(b: Importer, x: Value, *_: object, **__: object) -> Value:
     "aten.contiguous.default",
     "aten.positive.default",
 )
-def _same(b: Importer, x: Value, *_: object, **__: object) -> Value:
+def _same(_: Importer, x: Value, *__: object, **___: object) -> Value:
     return x
 
 

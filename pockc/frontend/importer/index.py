@@ -20,7 +20,7 @@ def _embedding(b: Importer, weight: Value, at: Value, *_: object) -> Value:
 
 
 @lower("aten.embedding_dense_backward.default")
-def _embedding_backward(  # noqa: PLR0913  the operator's own signature
+def _embedding_backward(
     b: Importer, dy: Value, at: Value, rows: int, padding: int, by_frequency: bool
 ) -> Value:
     if by_frequency:

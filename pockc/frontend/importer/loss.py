@@ -38,7 +38,9 @@ def _mse_backward(b: Importer, dy: Value, x: Value, y: Value, reduction: int) ->
 
 
 @lower("aten.smooth_l1_loss.default")
-def _smooth_l1(b: Importer, x: Value, y: Value, reduction: int = _MEAN, beta: float = 1) -> Value:
+def _smooth_l1(
+    b: Importer, x: Value, y: Value, reduction: int = _MEAN, beta: float = 1
+) -> Value:
     off = b.emit("abs", b.emit("sub", x, y))
     if beta == 0:
         return _reduced(b, off, reduction)
@@ -48,7 +50,7 @@ def _smooth_l1(b: Importer, x: Value, y: Value, reduction: int = _MEAN, beta: fl
 
 
 @lower("aten.smooth_l1_loss_backward.default")
-def _smooth_l1_backward(  # noqa: PLR0913  the operator's own signature
+def _smooth_l1_backward(
     b: Importer, dy: Value, x: Value, y: Value, reduction: int, beta: float
 ) -> Value:
     off = b.emit("sub", x, y)
@@ -68,7 +70,7 @@ def _huber(b: Importer, x: Value, y: Value, reduction: int = _MEAN, delta: float
 
 
 @lower("aten.huber_loss_backward.default")
-def _huber_backward(  # noqa: PLR0913  the operator's own signature
+def _huber_backward(
     b: Importer, dy: Value, x: Value, y: Value, reduction: int, delta: float
 ) -> Value:
     off = b.emit("sub", x, y)
@@ -77,7 +79,7 @@ def _huber_backward(  # noqa: PLR0913  the operator's own signature
 
 
 @lower("aten.binary_cross_entropy_with_logits.default")
-def _bce_logits(  # noqa: PLR0913  the operator's own signature
+def _bce_logits(
     b: Importer,
     x: Value,
     y: Value,
@@ -106,7 +108,7 @@ def _bce(
 
 
 @lower("aten.binary_cross_entropy_backward.default")
-def _bce_backward(  # noqa: PLR0913  the operator's own signature
+def _bce_backward(
     b: Importer,
     dy: Value,
     x: Value,
@@ -124,7 +126,7 @@ def _classes_last(b: Importer, x: Value) -> tuple[Value, tuple[int, ...]]:
     """Return (N, C, ...) as (N, ..., C), and the permutation that undoes it."""
     rank = len(b.shape(x))
     axis = 1 if rank > 1 else 0
-    perm = tuple(d for d in range(rank) if d != axis) + (axis,)
+    perm = (*(d for d in range(rank) if d != axis), axis)
     back = tuple(perm.index(d) for d in range(rank))
     return b.permute(x, perm), back
 
@@ -150,7 +152,7 @@ def _label_weights(
 
 
 @lower("aten.nll_loss_forward.default", "aten.nll_loss2d_forward.default")
-def _nll(  # noqa: PLR0913  the operator's own signature
+def _nll(
     b: Importer, x: Value, labels: Value, weight: Value | None, reduction: int, ignored: int
 ) -> tuple[Value, Value]:
     last, _ = _classes_last(b, x)
@@ -168,7 +170,7 @@ def _nll(  # noqa: PLR0913  the operator's own signature
 
 
 @lower("aten.nll_loss_backward.default", "aten.nll_loss2d_backward.default")
-def _nll_backward(  # noqa: PLR0913  the operator's own signature
+def _nll_backward(
     b: Importer,
     dy: Value,
     x: Value,

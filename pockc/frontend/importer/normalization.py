@@ -24,7 +24,13 @@ def _centred(b: Importer, x: Value, average: Value, rstd: Value) -> Value:
 
 
 def _input_gradient(
-    b: Importer, g: Value, normal: Value, rstd: Value, axes: Sequence[int], *, centred: bool = True
+    b: Importer,
+    g: Value,
+    normal: Value,
+    rstd: Value,
+    axes: Sequence[int],
+    *,
+    centred: bool = True,
 ) -> Value:
     along = mean(b, b.emit("mul", g, normal), axes, keepdims=True)
     rest = b.emit("sub", g, mean(b, g, axes, keepdims=True)) if centred else g
@@ -32,7 +38,7 @@ def _input_gradient(
 
 
 @lower("aten.native_layer_norm.default")
-def _layer_norm(  # noqa: PLR0913  the operator's own signature
+def _layer_norm(
     b: Importer,
     x: Value,
     shape: Sequence[int],
@@ -47,7 +53,7 @@ def _layer_norm(  # noqa: PLR0913  the operator's own signature
 
 
 @lower("aten.native_layer_norm_backward.default")
-def _layer_norm_backward(  # noqa: PLR0913  the operator's own signature
+def _layer_norm_backward(
     b: Importer,
     dy: Value,
     x: Value,
@@ -84,7 +90,7 @@ def _rms_norm(
 
 
 @lower("aten._fused_rms_norm_backward.default")
-def _rms_norm_backward(  # noqa: PLR0913  the operator's own signature
+def _rms_norm_backward(
     b: Importer,
     dy: Value,
     x: Value,
@@ -102,7 +108,7 @@ def _rms_norm_backward(  # noqa: PLR0913  the operator's own signature
 
 
 @lower("aten.native_group_norm.default")
-def _group_norm(  # noqa: PLR0913  the operator's own signature
+def _group_norm(
     b: Importer,
     x: Value,
     weight: Value | None,
@@ -122,7 +128,7 @@ def _group_norm(  # noqa: PLR0913  the operator's own signature
 
 
 @lower("aten.native_group_norm_backward.default")
-def _group_norm_backward(  # noqa: PLR0913  the operator's own signature
+def _group_norm_backward(
     b: Importer,
     dy: Value,
     x: Value,
@@ -177,7 +183,7 @@ def _batch_norm(
 
 
 @lower("aten._native_batch_norm_legit_functional.default")
-def _batch_norm_update(  # noqa: PLR0913  the operator's own signature
+def _batch_norm_update(
     b: Importer,
     x: Value,
     weight: Value | None,
@@ -199,7 +205,7 @@ def _batch_norm_update(  # noqa: PLR0913  the operator's own signature
 
 
 @lower("aten._native_batch_norm_legit.no_stats")
-def _batch_norm_no_stats(  # noqa: PLR0913  the operator's own signature
+def _batch_norm_no_stats(
     b: Importer,
     x: Value,
     weight: Value | None,
@@ -212,7 +218,7 @@ def _batch_norm_no_stats(  # noqa: PLR0913  the operator's own signature
 
 
 @lower("aten.native_batch_norm_backward.default")
-def _batch_norm_backward(  # noqa: PLR0913  the operator's own signature
+def _batch_norm_backward(
     b: Importer,
     dy: Value,
     x: Value,

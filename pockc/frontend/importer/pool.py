@@ -38,7 +38,7 @@ def _max_form(
 
 
 @lower("aten.max_pool2d_with_indices.default")
-def _max_pool(  # noqa: PLR0913  the operator's own signature
+def _max_pool(
     b: Importer,
     x: Value,
     kernel: Sequence[int],
@@ -57,7 +57,7 @@ def _max_pool(  # noqa: PLR0913  the operator's own signature
 
 
 @lower("aten.max_pool2d_with_indices_backward.default")
-def _max_pool_backward(  # noqa: PLR0913  the operator's own signature
+def _max_pool_backward(
     b: Importer,
     dy: Value,
     x: Value,
@@ -90,7 +90,7 @@ def _avg_form(
 
 
 @lower("aten.avg_pool2d.default")
-def _avg_pool(  # noqa: PLR0913  the operator's own signature
+def _avg_pool(
     b: Importer,
     x: Value,
     kernel: Sequence[int],
@@ -106,7 +106,7 @@ def _avg_pool(  # noqa: PLR0913  the operator's own signature
 
 
 @lower("aten.avg_pool2d_backward.default")
-def _avg_pool_backward(  # noqa: PLR0913  the operator's own signature
+def _avg_pool_backward(
     b: Importer,
     dy: Value,
     x: Value,
@@ -198,9 +198,7 @@ def _adaptive_max_form(
 ) -> dict[str, tuple[int, int] | bool]:
     (h, w), (oh, ow) = b.shape(x)[-2:], size
     if not (_even(h, oh) and _even(w, ow)):
-        raise Unsupported(
-            f"from {h}x{w} to {oh}x{ow} is not supported: the sizes must divide"
-        )
+        raise Unsupported(f"from {h}x{w} to {oh}x{ow} is not supported: the sizes must divide")
     return _max_form((h // oh, w // ow), (), (0,), (1,), False)
 
 

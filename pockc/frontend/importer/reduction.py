@@ -29,17 +29,13 @@ def mean(b: Importer, x: Value, axes: Sequence[int], *, keepdims: bool) -> Value
 
 
 @lower("aten.sum.default", "aten.sum.dim_IntList")
-def _sum(
-    b: Importer, x: Value, dim: Dims = None, keepdim: bool = False, **_: object
-) -> Value:
+def _sum(b: Importer, x: Value, dim: Dims = None, keepdim: bool = False, **_: object) -> Value:
     x = b.to(x, b.out.dtype)
     return b.reduce("reduce_sum", x, axes_of(b, x, dim), keepdims=keepdim)
 
 
 @lower("aten.mean.default", "aten.mean.dim")
-def _mean(
-    b: Importer, x: Value, dim: Dims = None, keepdim: bool = False, **_: object
-) -> Value:
+def _mean(b: Importer, x: Value, dim: Dims = None, keepdim: bool = False, **_: object) -> Value:
     x = b.to(x, b.out.dtype)
     return mean(b, x, axes_of(b, x, dim), keepdims=keepdim)
 
@@ -121,7 +117,11 @@ def _all(b: Importer, x: Value, dim: Dims = None, keepdim: bool = False) -> Valu
 
 @lower("aten.prod.default", "aten.prod.dim_int")
 def _prod(
-    b: Importer, x: Value, dim: int | None = None, keepdim: bool = False, **_: object  # noqa: ARG001
+    b: Importer,
+    x: Value,
+    dim: int | None = None,
+    *_: bool,
+    **__: object,
 ) -> Value:
     x = b.to(x, b.out.dtype)
     x, axis = (_flat(b, x), 0) if dim is None else (x, dim % len(b.shape(x)))
@@ -179,7 +179,12 @@ def _var_mean(
 
 @lower("aten.linalg_vector_norm.default")
 def _vector_norm(
-    b: Importer, x: Value, order: Number = 2, dim: Dims = None, keepdim: bool = False, **_: object
+    b: Importer,
+    x: Value,
+    order: Number = 2,
+    dim: Dims = None,
+    keepdim: bool = False,
+    **_: object,
 ) -> Value:
     x = b.to(x, b.out.dtype)
     axes = axes_of(b, x, dim)
@@ -210,9 +215,7 @@ def _norm(
 def _logsumexp(b: Importer, x: Value, dim: Dims, keepdim: bool = False) -> Value:  # noqa: ARG001
     axes = axes_of(b, x, dim)
     top = _finite(b, b.reduce("reduce_max", x, axes, keepdims=True))
-    total = b.reduce(
-        "reduce_sum", b.emit("exp", b.emit("sub", x, top)), axes, keepdims=True
-    )
+    total = b.reduce("reduce_sum", b.emit("exp", b.emit("sub", x, top)), axes, keepdims=True)
     return b.reshape(b.emit("add", b.emit("log", total), top), b.out.shape)
 
 
@@ -264,6 +267,4 @@ def _log_softmax(b: Importer, x: Value, dim: int, _: bool) -> Value:
 def _log_softmax_backward(b: Importer, dy: Value, y: Value, dim: int, _: object) -> Value:
     axis = axes_of(b, y, dim)
     total = b.reduce("reduce_sum", dy, axis, keepdims=True)
-    return b.to(
-        b.emit("sub", dy, b.emit("mul", b.emit("exp", y), total)), b.out.dtype
-    )
+    return b.to(b.emit("sub", dy, b.emit("mul", b.emit("exp", y), total)), b.out.dtype)

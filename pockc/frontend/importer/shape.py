@@ -100,8 +100,12 @@ def _unbind(b: Importer, x: Value, dim: int = 0) -> tuple[Value, ...]:
     return tuple(b.reshape(cut(b, x, axis, i, i + 1), rest) for i in range(shape[axis]))
 
 
-@lower("aten.split.Tensor", "aten.split_with_sizes.default", "aten.split_with_sizes_copy.default")
-def _split(b: Importer, x: Value, sizes: int | Sequence[int], dim: int = 0) -> tuple[Value, ...]:
+@lower(
+    "aten.split.Tensor", "aten.split_with_sizes.default", "aten.split_with_sizes_copy.default"
+)
+def _split(
+    b: Importer, x: Value, sizes: int | Sequence[int], dim: int = 0
+) -> tuple[Value, ...]:
     axis = dim % len(b.shape(x))
     n = b.shape(x)[axis]
     if isinstance(sizes, int):
@@ -162,7 +166,7 @@ def padded(
 
 
 @lower("aten.slice_backward.default")
-def _slice_backward(  # noqa: PLR0913  the operator's own signature
+def _slice_backward(
     b: Importer, dy: Value, sizes: Sequence[int], dim: int, start: int, end: int, step: int
 ) -> Value:
     axis = dim % len(sizes)
@@ -186,7 +190,7 @@ def _select_backward(b: Importer, dy: Value, sizes: Sequence[int], dim: int, at:
 
 
 @lower("aten.slice_scatter.default")
-def _slice_scatter(  # noqa: PLR0913  the operator's own signature
+def _slice_scatter(
     b: Importer,
     x: Value,
     part: Value,
@@ -245,7 +249,9 @@ def _rolled(b: Importer, x: Value, shift: int, axis: int) -> Value:
 
 
 @lower("aten.as_strided.default")
-def _as_strided(b: Importer, x: Value, size: Sequence[int], stride: Sequence[int], *_: int) -> Value:
+def _as_strided(
+    b: Importer, x: Value, size: Sequence[int], stride: Sequence[int], *_: int
+) -> Value:
     dense, expected = 1, []
     for n in reversed(size):
         expected.append(dense)
