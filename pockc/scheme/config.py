@@ -98,13 +98,21 @@ class Rule(_Strict):
 
 
 class Optimizer(BaseModel):
-    """An optimizer by name; its other options are kept as they are given."""
+    """An optimizer by name; what is None is the optimizer's own default.
+
+    Its other options are kept as they are given.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
     name: str = "adamw"
-    lr: Number = Field(1e-3, ge=0)
-    weight_decay: Number = Field(0.0, ge=0)
+    lr: Number | None = Field(None, ge=0)
+    weight_decay: Number | None = Field(None, ge=0)
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """All that was given, as one mapping."""
+        return self.model_dump(exclude_none=True)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -118,6 +126,11 @@ class Loss(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     name: str
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """All that was given, as one mapping."""
+        return self.model_dump()
 
     @property
     def options(self) -> dict[str, Any]:

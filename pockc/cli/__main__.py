@@ -1,0 +1,7 @@
+"""`python -m pockc.cli`."""
+
+from __future__ import annotations
+
+from pockc.cli import main
+
+main()

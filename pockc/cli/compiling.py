@@ -1,0 +1,126 @@
+"""The `compile` command's run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pockc.cli import inspecting
+from pockc.cli.console import progress_bar, say, show
+from pockc.cli.text import size
+from pockc.runtime.opening import read_manifest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pockc.frontend.loading import UserModel
+
+
+@dataclass(frozen=True)
+class CompileRequest:
+    """What `pockc compile` was asked to do.
+
+    Attributes:
+        model: How the user names the model.
+        output: Where the artifact goes; None takes the model's name.
+        sparse_update: The configuration file.
+        overrides: Options of the command line that win over the file.
+        batch: Rows of a step; None for those of the example inputs.
+        target: The machine.
+        backend: Who makes the kernels.
+        threads: Threads to divide work for.
+        dump_passes: Folder for graphs.
+    """
+
+    model: str
+    output: Path | None
+    sparse_update: Path | None
+    overrides: Mapping[str, Any]
+    batch: int | None
+    target: str
+    backend: str
+    threads: int | None
+    dump_passes: Path | None
+
+
+def run_compile(request: CompileRequest) -> None:
+    """Compile, and show what is trained and what that saves."""
+    began = time.monotonic()
+    path = _compile(request)
+    manifest = read_manifest(path)
+    for made in (
+        inspecting.savings_table(manifest),
+        inspecting.scheme_table(manifest),
+        inspecting.memory_table(manifest),
+    ):
+        if made is not None:
+            show(made)
+            say()
+    on_disk = sum(f.nbytes for f in manifest.files.values())
+    say(f"wrote {path} ({size(on_disk)}) in {time.monotonic() - began:.1f} s")
+
+
+def _compile(request: CompileRequest) -> Path:
+    from pockc import driver
+    from pockc.frontend.choices import LOSSES, OPTIMIZERS, option_names
+    from pockc.frontend.loading import load_model
+    from pockc.scheme import load_config
+
+    # The configuration is read first: a typo in it must not cost the time to load a model.
+    config = load_config(
+        request.sparse_update,
+        request.overrides,
+        optimizers=option_names(OPTIMIZERS),
+        losses=option_names(LOSSES),
+    )
+    user = load_model(request.model)
+    if request.batch is not None:
+        user = with_batch(user, request.batch)
+    path = request.output or Path(f"{user.name}.pock")
+    with progress_bar() as bar:
+        options = driver.Options(
+            target=request.target,
+            backend=request.backend,
+            threads=request.threads,
+            dump_passes=request.dump_passes,
+            progress=bar.update,
+        )
+        driver.compile_model(user, config, path, options)
+    return path
+
+
+def with_batch(user: UserModel, rows: int) -> UserModel:
+    """Return a model whose example inputs have so many rows, repeated or cut."""
+    from dataclasses import replace
+
+    import torch
+
+    given = user.example_inputs
+    values = list(given.values()) if isinstance(given, Mapping) else list(given)
+    tensors = [v for v in values if isinstance(v, torch.Tensor)]
+    old = next((t.shape[0] for t in tensors if t.dim()), None)
+
+    def resized(value: Any) -> Any:  # noqa: ANN401  an input may be anything
+        batched = isinstance(value, torch.Tensor) and value.dim() and value.shape[0] == old
+        return _rows(value, rows) if batched else value
+
+    target = user.target_example
+    if isinstance(target, tuple | list):
+        target = [resized(t) for t in target]
+    elif target is not None:
+        target = resized(target)
+    inputs: Any = (
+        {k: resized(v) for k, v in given.items()}
+        if isinstance(given, Mapping)
+        else tuple(map(resized, given))
+    )
+    return replace(user, example_inputs=inputs, target_example=target)
+
+
+def _rows(tensor: Tensor, rows: int) -> Tensor:
+    import torch
+
+    return tensor[torch.arange(rows) % tensor.shape[0]].clone()

@@ -1,0 +1,96 @@
+"""Takes the weights home: reads an artifact's files, whatever machine it is for."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from pockc.errors import Problem, UserError
+from pockc.runtime.dtypes import BY_NAME, raw_from
+from pockc.runtime.manifest import STATE_FILE, Manifest
+from pockc.runtime.opening import check_files, read_manifest
+from pockc.runtime.safetensors import NewTensor, array_chunks, read_header, read_tensor, write
+
+State = dict[str, np.ndarray]
+
+
+def state_of(folder: Path) -> tuple[State, Manifest]:
+    """Return all of the model's tensors under all of their names, and the manifest.
+
+    Raises:
+        UserError: It is no artifact, or a file is damaged.
+    """
+    manifest = read_manifest(folder)
+    check_files(folder, manifest)
+    path = folder / STATE_FILE
+    stored = read_header(path).tensors
+    with path.open("rb", buffering=0) as file:
+        own = {
+            name: read_tensor(file, stored[name])
+            for name, spec in manifest.tensors.items()
+            if spec.kind != "opt_state"
+        }
+    return own | {alias: own[name] for alias, name in manifest.aliases.items()}, manifest
+
+
+def export(folder: Path, target: Path) -> int:
+    """Write the model's tensors to a file; return their number.
+
+    Raises:
+        UserError: [export-format] The file's ending says no known format; [missing-package].
+    """
+    writers: Mapping[str, Callable[[Path, State, Manifest], None]] = {
+        ".safetensors": _safetensors,
+        ".npz": _npz,
+        ".pt": _torch,
+        ".pth": _torch,
+    }
+    if target.suffix not in writers:
+        raise UserError(
+            Problem(
+                "export-format",
+                f"cannot tell the format of {target} from its ending",
+                fix=f"let it end in {', '.join(writers)}",
+            )
+        )
+    state, manifest = state_of(folder)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(
+        dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix
+    )
+    os.close(handle)
+    try:
+        writers[target.suffix](Path(name), state, manifest)
+        Path(name).replace(target)
+    finally:
+        Path(name).unlink(missing_ok=True)
+    return len(state)
+
+
+def _safetensors(path: Path, state: State, manifest: Manifest) -> None:
+    def tensor(name: str, value: np.ndarray) -> NewTensor:
+        spec = manifest.tensors[manifest.aliases.get(name, name)]
+        element = BY_NAME[spec.dtype]
+        return NewTensor(name, element, value.shape, array_chunks(raw_from(value, element)))
+
+    with path.open("wb") as file:
+        write(file, (tensor(n, v) for n, v in sorted(state.items())), {"format": "pt"})
+
+
+def _npz(path: Path, state: State, manifest: Manifest) -> None:  # noqa: ARG001
+    np.savez(path, **state)  # type: ignore[arg-type]  the stub means allow_pickle
+
+
+def _torch(path: Path, state: State, manifest: Manifest) -> None:  # noqa: ARG001
+    try:
+        import torch
+    except ImportError:
+        fix = "pip install torch, or export to .safetensors, which PyTorch reads as well"
+        raise UserError(
+            Problem("missing-package", "a .pt file needs PyTorch", fix=fix)
+        ) from None
+    torch.save({n: torch.from_numpy(v.copy()) for n, v in state.items()}, path)
