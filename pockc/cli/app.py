@@ -337,7 +337,10 @@ def targets() -> None:
     from pockc.cli.console import table
 
     made = table("Targets", "name", "triple", "processor", "cores", right=(3,))
+    made.add_row("host", "this machine")
     for name in NAMES:
+        if name == "host":  # asking what it is would load TVM
+            continue
         known = get(name)
         made.add_row(name, known.triple, known.mcpu, str(known.cores))
     show(made)

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -82,7 +83,8 @@ def _safetensors(path: Path, state: State, manifest: Manifest) -> None:
 
 
 def _npz(path: Path, state: State, manifest: Manifest) -> None:  # noqa: ARG001
-    np.savez(path, **state)  # type: ignore[arg-type]  the stub means allow_pickle
+    arrays: dict[str, Any] = dict(state)
+    np.savez(path, **arrays)
 
 
 def _torch(path: Path, state: State, manifest: Manifest) -> None:  # noqa: ARG001

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,8 +25,8 @@ def run_predict(folder: Path, data: Path, output: Path | None, threads: int | No
         classifies = "accuracy" in _figures_of(artifact.entry_spec("evaluate").outputs)
     results = result if isinstance(result, tuple) else (result,)
     if output is not None:
-        arrays_out = {f"output{i}": r for i, r in enumerate(results)}
-        np.savez(output, **arrays_out)  # type: ignore[arg-type]  the stub means allow_pickle
+        arrays_out: dict[str, Any] = {f"output{i}": r for i, r in enumerate(results)}
+        np.savez(output, **arrays_out)
         shapes = ", ".join(f"{k} {list(v.shape)}" for k, v in arrays_out.items())
         say(f"wrote {shapes} to {output}")
     elif classifies and results[0].ndim == 2:
