@@ -5,6 +5,7 @@ Nothing is decided here. Every status that is not success becomes a `UserError`.
 
 from __future__ import annotations
 
+import _ctypes
 import ctypes
 import os
 from collections.abc import Sequence
@@ -185,6 +186,10 @@ class Library:
         if self._context.value is not None:
             self._dll.pk_close(self._context)
             self._context = ctypes.c_void_p()
+        if self._dll is not None:
+            # Before its descriptor: whoever gets that number next must not get this library.
+            _ctypes.dlclose(self._dll._handle)
+            self._dll = None
         if self._file is not None:
             os.close(self._file)
             self._file = None

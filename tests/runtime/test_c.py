@@ -15,9 +15,9 @@ from tests.runtime.toy import SOURCE, toy_plan
 ROOT = Path(str(pockc.runtime.__file__)).resolve().parent
 HERE = Path(__file__).parent
 WARNINGS = (
-    "-std=c11 -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wvla -Wstrict-prototypes "
-    "-Wswitch-enum -Werror"
-).split()
+    "-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Wvla",
+    "-Wstrict-prototypes", "-Wswitch-enum", "-Werror",
+)  # fmt: skip
 COMPILER = shutil.which("gcc") or shutil.which("clang")
 
 pytestmark = [
