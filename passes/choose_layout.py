@@ -56,23 +56,29 @@ class ChooseLayout:
     def __call__(self, graph: Graph, /) -> Graph:
         """Return the graph with layouts."""
         state = dict(state_layouts((graph,)) if self.state is None else self.state)
-        chooser = _Chooser(graph, state)
-        for node in graph.nodes:
-            chooser.visit(node)
+        chooser = _Chooser(graph, state, layout_wishes(graph))
+        if chooser.copied:
+            # Only now is known which reshapes need the help of those that make their operands.
+            chooser = _Chooser(graph, state, layout_wishes(graph, chooser.copied))
         return EliminateDead()(chooser.result())
 
 
 class _Chooser(Rewriter):
     """One walk: the layouts of operands are known when a node is reached."""
 
-    def __init__(self, graph: Graph, state: Mapping[str, Order]) -> None:
+    def __init__(
+        self, graph: Graph, state: Mapping[str, Order], wishes: Mapping[str, Order]
+    ) -> None:
         super().__init__(graph)
         inputs = [_stored(i, state) for i in graph.inputs]
         self.inputs = inputs
         for given in inputs:
             self._defs[given.name] = given
-        self._wishes = layout_wishes(graph)
+        self._wishes = wishes
         self._copies: dict[tuple[str, Order], str] = {}
+        self.copied: set[str] = set()
+        for node in graph.nodes:
+            self.visit(node)
 
     def visit(self, old: Node) -> None:
         node = self.here(old)
@@ -219,6 +225,7 @@ def _reshape(c: _Chooser, node: Node) -> Node:
     x = node.inputs[0]
     found = reshape_view_layout(c.type_of(x), node.type.shape)
     if found is None:
+        c.copied.add(node.name)
         wanted = node.type.with_layout(c.wish(node))
         before = reshape_view_layout(wanted, c.type_of(x).shape)
         x = c.ordered(x, tuple(range(c.type_of(x).rank)) if before is None else before.order)

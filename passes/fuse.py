@@ -155,13 +155,13 @@ class _Grower:
             return False
         if any(u.op in self.rules.contractions for u in readers):
             return False
-        if self._is_statistic(group, node):
-            return False
         aligned = _aligned(group, node, readers)
         gathered = any(
             u.name in group.gathered or ops.get(u.op).kind in (OpKind.MOVE, OpKind.INDEX)
             for u in readers
         )
+        if self._is_statistic(group, node, gathered=gathered):
+            return False
         below = any(u is group.anchor or u.name in group.below for u in readers)
         if node.op in self.rules.contractions:
             legal = self._take_contraction(group, node, aligned=aligned and not below)
@@ -182,12 +182,12 @@ class _Grower:
                     names.add(node.name)
         return legal
 
-    def _is_statistic(self, group: _Group, node: Node) -> bool:
+    def _is_statistic(self, group: _Group, node: Node, *, gathered: bool) -> bool:
         """Whether a value is a number per row, in a kernel that cannot sum rows itself.
 
         It is better read than made from sums that are read.
         """
-        foreign = group.anchor is not None and group.rows is None
+        foreign = gathered or (group.anchor is not None and group.rows is None)
         return foreign and node.op not in self.rules.rows and node.name in self.statistics
 
     def _anchor_allowed(self, group: _Group) -> bool:

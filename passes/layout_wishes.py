@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from pockc import ops
 from pockc.ir import Graph, Node, Param, TensorType
@@ -28,11 +28,16 @@ IMAGE_OPS: Mapping[str, tuple[Order, ...]] = {
 }
 
 
-def layout_wishes(graph: Graph) -> dict[str, Order]:
+def layout_wishes(graph: Graph, copied: Collection[str] = ()) -> dict[str, Order]:
     """Return for each value the order that its readers would like, where they care.
 
     A wish travels from a reader to the operand through elementwise ops and views. Ops on images
     come first, then the nearest reader in the order of the graph.
+
+    Args:
+        graph: The graph.
+        copied: The reshapes that would have to copy without a wish: they wish for an operand
+            of which a row-major result is a view.
     """
     wishes: dict[str, Order] = {}
     firm: set[str] = set()
@@ -42,7 +47,7 @@ def layout_wishes(graph: Graph) -> dict[str, Order]:
                 wishes[value] = order
                 firm.add(value)
             continue
-        for value, order in _passed_on(graph, node, wishes.get(node.name)):
+        for value, order in _passed_on(graph, node, wishes.get(node.name), copied):
             if value not in firm:
                 wishes[value] = order
                 if node.name in firm:
@@ -50,10 +55,13 @@ def layout_wishes(graph: Graph) -> dict[str, Order]:
     return wishes
 
 
-def _passed_on(graph: Graph, node: Node, wish: Order | None) -> Iterator[tuple[str, Order]]:
+def _passed_on(
+    graph: Graph, node: Node, wish: Order | None, copied: Collection[str]
+) -> Iterator[tuple[str, Order]]:
     """Yield what a node wishes of its operands, given what is wished of it."""
     if node.op == "reshape":
-        # Without a wish the result is best row-major: so it can be viewed in most ways.
+        if wish is None and node.name not in copied:
+            return
         wanted = node.type.with_layout(wish)
         found = reshape_view_layout(wanted, graph.type_of(node.inputs[0]).shape)
         if found is not None:

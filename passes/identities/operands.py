@@ -57,6 +57,8 @@ def below_views(s: Simplifier, n: Node) -> str | None:
         return None
     view = full[0]
     above = s.type_of(view.inputs[0]).shape
+    if [d for d in above if d != 1] == [d for d in n.type.shape if d != 1]:
+        return None
     operands = []
     for value in n.inputs:
         moved = _before_view(s, value, view, above)
@@ -79,6 +81,10 @@ def _before_view(s: Simplifier, value: str, view: Node, above: Shape) -> str | N
     if made is not None and made.op == view.op and made.attrs == view.attrs:
         found = made.inputs[0]
         return found if s.type_of(found).shape == above else None
+    if view.op == "reshape" and (made is None or made.op == "reshape"):
+        alike = _alike_above(tensor.shape, above, view.type.shape)
+        if alike is not None:
+            return s.reshaped(value, alike)
     if view.op == "reshape" and _in_the_tail(tensor.shape, above, view.type.shape):
         return value
     return None
@@ -86,6 +92,24 @@ def _before_view(s: Simplifier, value: str, view: Node, above: Shape) -> str | N
 
 def _flat(s: Simplifier, value: str) -> str:
     return s.reshaped(value, ())
+
+
+def _alike_above(small: Shape, above: Shape, below: Shape) -> Shape | None:
+    """Return the shape that an operand has before a reshape, None if it has none.
+
+    The operand has the rank of the result, and spans each group of dimensions that the reshape
+    merges or splits as a whole or not at all.
+    """
+    if len(small) != len(below) or small == below:
+        return None
+    shape = [1] * len(above)
+    for left, right in reshape_groups(above, below):
+        if all(small[d] == below[d] for d in right):
+            for d in left:
+                shape[d] = above[d]
+        elif any(small[d] != 1 for d in right):
+            return None
+    return tuple(shape)
 
 
 def _in_the_tail(small: Shape, above: Shape, below: Shape) -> bool:

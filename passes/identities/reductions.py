@@ -8,6 +8,7 @@ from pockc.ir import Node
 from pockc.passes.identities.simplifier import Rule, Simplifier
 from pockc.passes.selecting import as_range
 from pockc.passes.shapes import (
+    Shape,
     broadcast_shape,
     keepdims_shape,
     merges_only,
@@ -54,7 +55,7 @@ def of_merged(s: Simplifier, n: Node) -> str | None:
         return None
     groups = {right[0]: left for left, right in reshape_groups(old, new)}
     axes = tuple(sorted(d for a in n.attrs["axes"] for d in groups.get(a, ())))
-    x = s.build(n.op, inner.inputs[0], axes=axes, keepdims=False, source=n.source)
+    x = s.build(n.op, inner.inputs[0], axes=axes, keepdims=True, source=n.source)
     return s.reshaped(x, n.type.shape, n.source)
 
 
@@ -211,9 +212,11 @@ def product_of_merged(s: Simplifier, n: Node) -> str | None:
     left, right = s.made_by(a, "reshape"), s.made_by(b, "reshape")
     shape_a, shape_b = s.type_of(a).shape, s.type_of(b).shape
     if left is not None and len(shape_a) == 2 and len(shape_b) == 2:
-        x = s.type_of(left.inputs[0]).shape
-        if len(x) > 2 and x[-1] == shape_a[-1]:
-            return s.reshaped(s.again(n, left.inputs[0], b), n.type.shape, n.source)
+        lead = _merged_rows(s.type_of(left.inputs[0]).shape, shape_a)
+        # Where the sum runs over merged dimensions, as in a weight's gradient, rows are whole.
+        if lead is not None and (right is None or not _merges_rows(s, right)):
+            rows = s.reshaped(left.inputs[0], (*lead, shape_a[1]), n.source)
+            return s.reshaped(s.again(n, rows, b), n.type.shape, n.source)
     for view in (left, right):
         if view is None or len(shape_a) != 3 or shape_a[0] != shape_b[0]:
             continue
@@ -227,6 +230,18 @@ def product_of_merged(s: Simplifier, n: Node) -> str | None:
         )
         return s.reshaped(s.again(n, *operands), n.type.shape, n.source)
     return None
+
+
+def _merges_rows(s: Simplifier, view: Node) -> bool:
+    return _merged_rows(s.type_of(view.inputs[0]).shape, view.type.shape) is not None
+
+
+def _merged_rows(old: Shape, new: Shape) -> Shape | None:
+    """Return the dimensions that a reshape to a matrix merges into rows, if it merges any."""
+    groups = reshape_groups(old, new)
+    if [right for _, right in groups] != [[0], [1]] or len(groups[0][0]) == 1:
+        return None
+    return tuple(old[d] for d in groups[0][0])
 
 
 def product_of_broadcast(s: Simplifier, n: Node) -> str | None:
