@@ -40,8 +40,10 @@ def replaced_file(path: Path, keep_previous: bool = False) -> Iterator[BinaryIO]
         handle = _locked(temporary, os.O_RDWR | os.O_CREAT, path)
     except OSError as error:
         raise write_failed(path, error) from error
-    with os.fdopen(handle, "r+b") as file:
-        try:
+    complete = False
+    try:
+        # Closing writes what is left in the buffer, and may fail as any write.
+        with os.fdopen(handle, "r+b") as file:
             file.truncate(0)
             yield file
             file.flush()
@@ -49,13 +51,13 @@ def replaced_file(path: Path, keep_previous: bool = False) -> Iterator[BinaryIO]
             if keep_previous and path.exists():
                 keep_as_previous(path)
             temporary.replace(path)
+            complete = True
             sync_folder(path.parent)
-        except OSError as error:
+    except OSError as error:
+        raise write_failed(path, error) from error
+    finally:
+        if not complete:
             temporary.unlink(missing_ok=True)
-            raise write_failed(path, error) from error
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
 
 
 def _temporary_of(path: Path) -> Path:

@@ -169,6 +169,15 @@ def test_a_replaced_library_is_not_taken_for_the_old_one(
     assert np.isfinite(toy.train_step(x[:N], target[:N]))
 
 
+def test_a_closed_library_is_not_found_again(
+    toy_path: Path, tmp_path: Path, libraries: dict[str, Path]
+) -> None:
+    load(toy_path).close()  # its descriptor's number is used again by the next
+    other = load(write_toy(tmp_path / "m.pock", libraries["micro"], 2))
+    x, target = toy_data(2 * N)
+    assert other.train_step(x, target) == pytest.approx(Reference().loss(x, target), rel=1e-5)
+
+
 def test_a_closed_artifact_says_so(toy: Artifact, toy_path: Path) -> None:
     with toy:
         pass
