@@ -84,7 +84,8 @@ def get(name: str) -> Target:
 
 @lru_cache(maxsize=1)
 def _host() -> Target:
-    from tvm_ffi import get_global_func  # noqa: PLC0415  heavy
+    import tvm  # noqa: F401, PLC0415  registers the functions; heavy
+    from tvm_ffi import get_global_func  # noqa: PLC0415
 
     triple = str(get_global_func("tvm.codegen.llvm.GetDefaultTargetTriple")())
     mcpu = str(get_global_func("tvm.codegen.llvm.GetHostCPUName")())

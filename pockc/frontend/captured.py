@@ -137,6 +137,11 @@ class Captured:
     micro_batches: int = 1
     class_names: tuple[str, ...] | None = None
 
+    @property
+    def rows(self) -> int:
+        """Rows of one batch, micro-batches together."""
+        return next((i.shape[0] for i in self.inputs if i.rows), 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Slot:

@@ -1,0 +1,344 @@
+"""The whole compiler: capture, scheme, passes, plan, kernels, artifact, in this order."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pockc import __version__, artifact, plan, runtime
+from pockc.backends import native
+from pockc.backends.base import Backend, Kernel
+from pockc.backends.tvm import targets
+from pockc.errors import Problem, UserError
+from pockc.frontend.captured import Captured, Recipe
+from pockc.frontend.choices import LOSSES, OPTIMIZERS
+from pockc.frontend.ranges import input_ranges
+from pockc.ir import Graph, OptState, Param, print_graph
+from pockc.passes import pipeline
+from pockc.passes.attach_optimizer import Attachment
+from pockc.runtime.manifest import Manifest
+from pockc.scheme import Config, Scheme, load_config, report, resolve
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pockc.frontend.loading import UserModel
+    from pockc.frontend.losses import LossSpec
+
+Progress = Callable[[str, int, int], None]
+"""Called as `progress(stage, done, total)`; a stage begins at 0 and ends at its total."""
+
+BACKENDS = ("tvm",)
+
+
+def _quiet(stage: str, done: int, total: int) -> None:
+    """Show no progress."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What depends neither on the model nor on how it is trained.
+
+    Attributes:
+        target: Name of the machine that the artifact is for.
+        backend: Who makes the kernels.
+        threads: For how many threads the work is divided; None for the target's cores.
+        dump_passes: Folder for the graph after each pass.
+        progress: Told about the stages.
+    """
+
+    target: str = "host"
+    backend: str = "tvm"
+    threads: int | None = None
+    dump_passes: Path | None = None
+    progress: Progress = field(default=_quiet, compare=False)
+
+
+def compile(  # noqa: A001, PLR0913  the public entry; all but two arguments have a default
+    model: nn.Module,
+    example_inputs: Any,  # noqa: ANN401  a tensor, a tuple of tensors, or a mapping by name
+    loss: LossSpec | None = None,
+    optimizer: str | Mapping[str, Any] | None = None,
+    sparse_update: str | Path | Mapping[str, Any] | None = None,
+    target: str = "host",
+    backend: str = "tvm",
+    *,
+    target_example: Any = None,  # noqa: ANN401  a tensor or several
+    class_names: Sequence[str] | None = None,
+    threads: int | None = None,
+    dump_passes: str | Path | None = None,
+    progress: Progress = _quiet,
+) -> runtime.Artifact:
+    """Compile one training step of a model, and return it ready to run.
+
+        artifact = pockc.compile(model, (images,), optimizer={"name": "sgd", "lr": 0.01})
+        loss = artifact.train_step(images, labels)
+        artifact.save("model.pock")
+
+    Args:
+        model: Any module whose operations are covered.
+        example_inputs: One batch, as `forward` takes it. Only shapes and types matter.
+        loss: A name, a mapping with a name and options, a function of the model's outputs and
+            the targets, or "model" if the model returns its loss. Default: cross_entropy.
+        optimizer: A name, or a mapping with a name and options. Default: adamw.
+        sparse_update: What is trained: a YAML file or a mapping with the same keys. Default:
+            everything. The arguments above win over what it says.
+        target: Name of the machine that the artifact is for.
+        backend: Who makes the kernels.
+        target_example: Targets for one batch, for a loss of your own.
+        class_names: What the labels mean.
+        threads: For how many threads the work is divided; None for the target's cores.
+        dump_passes: Folder for the graph after each pass.
+        progress: Called as `progress(stage, done, total)`.
+
+    Returns:
+        The artifact, in a temporary folder until it is saved.
+
+    Raises:
+        UserError: The model, the configuration or the target cannot be used; says why.
+    """
+    from pockc.frontend.loading import UserModel
+
+    named = loss if isinstance(loss, str | Mapping) else None
+    overrides = {"loss": named, "optimizer": optimizer}
+    config = read_config(sparse_update, overrides)
+    given = None if named is not None else loss
+    names = None if class_names is None else tuple(class_names)
+    user = UserModel(model, example_inputs, given, target_example, names)
+    dump = None if dump_passes is None else Path(dump_passes)
+    options = Options(target, backend, threads, dump, progress)
+    path = Path(tempfile.mkdtemp(prefix="pockc-")) / "model.pock"
+    build(user, config, path, options)
+    return runtime.load(path, threads=threads, owns_folder=True)
+
+
+def read_config(
+    source: str | Path | Mapping[str, Any] | None, overrides: Mapping[str, Any]
+) -> Config:
+    """Return the configuration of a file or mapping, checked against what there is."""
+    optimizers = {
+        name: [o for o in options if o not in ("lr", "weight_decay")]
+        for name, options in OPTIMIZERS.items()
+    }
+    losses = {name: list(options) for name, options in LOSSES.items()}
+    return load_config(source, overrides, optimizers=optimizers, losses=losses)
+
+
+def build(user: UserModel, config: Config, path: Path, options: Options) -> Manifest:
+    """Compile a model to the artifact folder `path`.
+
+    Raises:
+        UserError: The model, the configuration or the target cannot be used; says why.
+    """
+    backend, target = find_backend(options.backend), targets.get(options.target)
+    captured = _capture(user, config, options)
+    scheme = resolve(
+        config, captured.parameters, captured.values, captured.modules, captured.aliases
+    )
+    recipes = _recipes(captured, scheme, config)
+    choices = _choices(captured, scheme, config, recipes, backend)
+    options.progress("passes", 0, 1)
+    graphs = pipeline.compile_entries(_graphs(captured), choices, options.dump_passes)
+    full = _full_update(captured, config, backend)
+    options.progress("passes", 1, 1)
+    entries, objects = _kernels(graphs, backend, target, options)
+    memory = plan.make_plan(entries)
+    plan.verify_plan(entries, memory)
+    with tempfile.TemporaryDirectory(prefix="pockc-") as folder:
+        library = Path(folder) / "step.so"
+        options.progress("link", 0, 1)
+        machine = native.NativeTarget.of_llvm(target.triple)
+        native.link(memory, objects, library, machine, captured.micro_batches)
+        options.progress("link", 1, 1)
+        contents = artifact.Contents(
+            plan=memory,
+            library=library,
+            values=captured.values,
+            buffers=_buffers(captured),
+            graph_text="\n".join(print_graph(g, sources=True) for g in graphs.values()),
+            machine=artifact.machine_for(options.target, target.triple, target.mcpu),
+            batch_rows=captured.rows,
+            producer=f"pockc {__version__}",
+            micro_batches=captured.micro_batches,
+            aliases=captured.aliases,
+            initial=_initial(recipes),
+            learning_rate=config.optimizer.lr,
+            class_names=captured.class_names or (),
+            input_values=input_ranges(captured),
+            trained=_trained(captured, scheme),
+            multiply_adds={n: _multiply_adds(g) for n, g in graphs.items()},
+            report=_report(captured, scheme, config, entries, memory, full),
+        )
+        return artifact.write_artifact(path, contents)
+
+
+def find_backend(name: str) -> Backend:
+    """Return a backend by name.
+
+    Raises:
+        UserError: [unknown-backend] There is none of that name.
+    """
+    if name not in BACKENDS:
+        what = f"there is no backend '{name}'"
+        fix = f"choose from: {', '.join(BACKENDS)}"
+        raise UserError(Problem("unknown-backend", what, fix=fix))
+    from pockc.backends.tvm import BACKEND
+
+    return BACKEND
+
+
+def _capture(user: UserModel, config: Config, options: Options) -> Captured:
+    from pockc.frontend.capture import capture
+
+    loss = user.loss or "cross_entropy"
+    if config.loss is not None:
+        loss = {"name": config.loss.name, **config.loss.options}
+    options.progress("capture", 0, 1)
+    captured = capture(
+        user.model,
+        user.example_inputs,
+        loss,
+        micro_batches=config.accumulate,
+        batch_norm=config.batch_norm,
+        target_example=user.target_example,
+        class_names=user.class_names,
+    )
+    options.progress("capture", 1, 1)
+    return captured
+
+
+def _graphs(captured: Captured) -> dict[str, Graph]:
+    return {
+        "train": captured.train,
+        "evaluate": captured.evaluate,
+        "predict": captured.predict,
+    }
+
+
+def _recipes(captured: Captured, scheme: Scheme, config: Config) -> dict[str, Recipe]:
+    """Return the update of each trained parameter; one trace serves equal types."""
+    from pockc.frontend.optimizers import recipe
+
+    chosen = config.optimizer
+    given = {"name": chosen.name, "lr": chosen.lr, **chosen.options}
+    if "weight_decay" in chosen.model_fields_set:
+        given["weight_decay"] = chosen.weight_decay
+    traced: dict[tuple[object, ...], Recipe] = {}
+    recipes = {}
+    for name, how in scheme.trained.items():
+        whole = captured.parameters[name].type
+        part = whole.with_shape(how.shape(whole.shape))
+        key = (part, how.weight_decay)
+        if key not in traced:
+            traced[key] = recipe(given, part, weight_decay=how.weight_decay)
+        recipes[name] = traced[key]
+    return recipes
+
+
+def _choices(
+    captured: Captured,
+    scheme: Scheme,
+    config: Config,
+    recipes: Mapping[str, Recipe],
+    backend: Backend,
+) -> pipeline.Choices:
+    return pipeline.Choices(
+        trainable=scheme.names,
+        attachments=tuple(
+            Attachment(name, recipes[name].graph, how.lr_scale, how.selection)
+            for name, how in scheme.trained.items()
+        ),
+        selections=tuple(scheme.selections.items()),
+        values=captured.values,
+        max_norm=config.clip_norm,
+        micro_batches=captured.micro_batches,
+        native=backend.native,
+    )
+
+
+def _full_update(captured: Captured, config: Config, backend: Backend) -> report.Cost:
+    """Return what training everything would cost, to compare with."""
+    everything = config.model_copy(update={"preset": "full", "update": None})
+    scheme = resolve(
+        everything, captured.parameters, captured.values, captured.modules, captured.aliases
+    )
+    recipes = _recipes(captured, scheme, config)
+    choices = _choices(captured, scheme, config, recipes, backend)
+    graphs = pipeline.compile_entries({"train": captured.train}, choices)
+    return report.measure(graphs["train_step"], scheme, captured.parameters)
+
+
+def _kernels(
+    graphs: Mapping[str, Graph], backend: Backend, target: targets.Target, options: Options
+) -> tuple[list[plan.Entry], Mapping[str, bytes]]:
+    """Return what is to be planned, and an object file for each kernel."""
+    threads = options.threads or target.cores
+    entries: list[plan.Entry] = []
+    kernels: dict[str, Kernel] = {}
+    for name, graph in graphs.items():
+        selection = backend.select(graph, options.target, threads)
+        entries.append(plan.Entry(name, graph, selection.calls))
+        kernels |= selection.kernels
+    objects = backend.build(
+        [kernels[k] for k in sorted(kernels)],
+        options.target,
+        lambda done, total: options.progress("kernels", done, total),
+    )
+    return entries, objects
+
+
+def _buffers(captured: Captured) -> frozenset[str]:
+    params = {
+        i.role.name
+        for g in _graphs(captured).values()
+        for i in g.inputs
+        if isinstance(i.role, Param)
+    }
+    return frozenset(captured.values) - params - set(captured.parameters)
+
+
+def _initial(recipes: Mapping[str, Recipe]) -> dict[OptState, np.ndarray]:
+    """Return the optimizer's tensors that do not begin as zeros."""
+    return {
+        OptState(slot, name): np.full(kept.type.shape, kept.initial, kept.type.dtype.np)
+        for name, recipe in recipes.items()
+        for slot, kept in recipe.slots.items()
+        if kept.initial
+    }
+
+
+def _trained(captured: Captured, scheme: Scheme) -> dict[str, int]:
+    return {
+        name: math.prod(how.shape(captured.parameters[name].shape))
+        for name, how in scheme.trained.items()
+    }
+
+
+def _multiply_adds(graph: Graph) -> int:
+    return sum(report.multiply_adds(graph, node) for node in graph.nodes)
+
+
+def _report(
+    captured: Captured,
+    scheme: Scheme,
+    config: Config,
+    entries: Sequence[plan.Entry],
+    memory: plan.Plan,
+    full: report.Cost,
+) -> dict[str, Any]:
+    """Return what `inspect` shows, as JSON values."""
+    cost = report.measure(entries[0].graph, scheme, captured.parameters)
+    return {
+        "loss": captured.loss,
+        "optimizer": {"name": config.optimizer.name, **config.optimizer.options},
+        "scheme": report.scheme_data(scheme, captured.parameters),
+        "savings": report.savings_data(cost, full),
+        "memory": plan.report_data(plan.memory_report(entries, memory)),
+        "kernels": plan.kernel_calls(memory),
+    }
