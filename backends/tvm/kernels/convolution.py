@@ -14,25 +14,6 @@ from pockc.backends.tvm.values import Index, Scope, Source
 from pockc.ir.graph import Node
 
 
-@lower("matmul")
-def _matmul(b: Builder, node: Node, operands: Sequence[Source], sink: Sink) -> None:
-    x, y = operands
-
-    def term(scope: Scope, index: Index, ks: Sequence[Expr]) -> Expr:
-        *batch, i, j = index
-        k = ks[0]
-        return x.at(scope, _aligned(x, batch, i, k)) * y.at(scope, _aligned(y, batch, k, j))
-
-    gather(b, sink, Window((x.type.shape[-1],), monoid("reduce_sum", node.type.dtype), term))
-
-
-def _aligned(x: Source, batch: Sequence[Expr], i: Expr, j: Expr) -> Index:
-    lead = x.type.rank - 2
-    shape = x.type.shape[:lead]
-    own = batch[len(batch) - lead :]
-    return (*(0 if n == 1 else at for n, at in zip(shape, own, strict=True)), i, j)
-
-
 @lower("conv2d")
 def _conv2d(b: Builder, node: Node, operands: Sequence[Source], sink: Sink) -> None:
     x, w = operands

@@ -1,0 +1,168 @@
+"""Register tiles: rows times a few vectors of results, kept in registers along the reduction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from tvm import tirx
+
+from pockc.backends.tvm.builder import Builder
+from pockc.backends.tvm.targets import Target
+from pockc.backends.tvm.tir import Expr, Memory
+from pockc.backends.tvm.values import Scope, number
+from pockc.ir.types import DType
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """The vectors of a tile, side by side.
+
+    Attributes:
+        lanes: Width of each as it is computed.
+        valid: How many elements of them all are results; the rest is padding.
+    """
+
+    lanes: tuple[int, ...]
+    valid: int
+
+    @property
+    def width(self) -> int:
+        """Elements of all of them, padding included."""
+        return sum(self.lanes)
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """Where each begins."""
+        return tuple(sum(self.lanes[:v]) for v in range(len(self.lanes)))
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The best tile of a target: `vectors` side by side, up to `rows` rows."""
+
+    rows: int
+    vectors: int
+    lanes: int
+
+
+def best_shape(target: Target, dtype: DType, columns: int) -> Shape:
+    """Return the tile for a number of columns.
+
+    All registers but one vector of the right operand and a few spare ones hold sums; a row
+    costs one broadcast of the left operand, which x86 folds into the multiplication.
+    """
+    lanes = max(1, target.vector_floats * 4 // max(dtype.nbytes, 4))
+    wide = 4 if target.is_aarch64 else 2
+    vectors = max(1, min(wide, -(-columns // lanes)))
+    spare = 2 + vectors + (1 if target.is_aarch64 else 0)
+    rows = (target.vector_registers - spare) // vectors
+    return Shape(max(1, min(rows, 14)), vectors, lanes)
+
+
+def row_tiles(rows: int, most: int) -> int:
+    """Return the height of tile that covers `rows` at the least cost, at most `most`.
+
+    A tile of few rows is bound by the latency of its additions: it costs as much as one of five.
+    """
+
+    def cost(height: int) -> tuple[int, int]:
+        whole, rest = divmod(rows, height)
+        return whole * max(height, 5) + (max(rest, 5) if rest else 0), -height
+
+    return min(range(1, min(most, rows) + 1), key=cost)
+
+
+def column_tiles(columns: int, shape: Shape, *, padded: bool) -> tuple[int, Vectors, Vectors | None]:
+    """Divide columns into panels.
+
+    Returns:
+        The number of whole panels, what one is, and the panel of the rest if there is one. The
+        last vector of the rest is rounded up to a power of two if panels are `padded`.
+    """
+    width = shape.lanes * shape.vectors
+    whole, rest = divmod(columns, width)
+    full = Vectors((shape.lanes,) * shape.vectors, width)
+    if not rest:
+        return whole, full, None
+    vectors, part = divmod(rest, shape.lanes)
+    if part and padded:
+        part = 1 << (part - 1).bit_length()
+    return whole, full, Vectors((shape.lanes,) * vectors + ((part,) if part else ()), rest)
+
+
+Reduce = Callable[[], AbstractContextManager[tuple[Expr, ...]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One tile to compute.
+
+    Attributes:
+        rows: Number of rows.
+        vectors: The columns.
+        dtype: Element type.
+        reduce: Opens the reduction's loops and yields their indices.
+        left: The left operand at row `i` and reduction indices: a number.
+        right: The right operand from column `j` on, so many lanes, at reduction indices.
+        put: Takes the result at row `i`, column `j`.
+        start: The sum so far at row `i` and column `j`, so many lanes; None is zero.
+    """
+
+    rows: int
+    vectors: Vectors
+    dtype: DType
+    reduce: Reduce
+    left: Callable[[int, Sequence[Expr]], Expr]
+    right: Callable[[int, int, Sequence[Expr]], Expr]
+    put: Callable[[Scope, int, Expr, Expr], None] | None = None
+    start: Callable[[int, int, int], Expr] | None = None
+    store: Callable[[int, int, int, Expr], None] | None = None
+
+
+def compute(b: Builder, tile: Tile) -> None:
+    """Write a tile."""
+    code, width = b.code, tile.vectors.width
+    total = code.local(tile.rows * width, tile.dtype)
+    spans = list(zip(tile.vectors.starts, tile.vectors.lanes, strict=True))
+    for i in range(tile.rows):
+        for j, lanes in spans:
+            value = (
+                spread(number(0, tile.dtype), lanes)
+                if tile.start is None
+                else tile.start(i, j, lanes)
+            )
+            code.emit(total.store(code.const(i * width + j), value, lanes))
+    with tile.reduce() as ks:
+        right = [code.bind(tile.right(j, lanes, ks)) for j, lanes in spans]
+        for i in range(tile.rows):
+            left = code.bind(tile.left(i, ks))
+            for (j, lanes), vector in zip(spans, right, strict=True):
+                at = code.const(i * width + j)
+                value = total.load(at, lanes) + spread(left, lanes) * vector
+                code.emit(total.store(at, value, lanes))
+    _write(b, tile, total, spans)
+
+
+def _write(
+    b: Builder, tile: Tile, total: Memory, spans: Sequence[tuple[int, int]]
+) -> None:
+    code, width = b.code, tile.vectors.width
+    for i in range(tile.rows):
+        for j, lanes in spans:
+            if tile.store is not None:
+                tile.store(i, j, lanes, total.load(code.const(i * width + j), lanes))
+                continue
+            valid = min(lanes, tile.vectors.valid - j)
+
+            def put(scope: Scope, at: Expr, i: int = i) -> None:
+                if tile.put is not None:
+                    tile.put(scope, i, at, total.load(i * width + at))
+
+            b.lane(valid, code.const(j), put, b.scope())
+
+
+def spread(value: Expr, lanes: int) -> Expr:
+    """Return a number in every lane."""
+    return value if lanes == 1 else tirx.Broadcast(value, lanes)
