@@ -65,17 +65,10 @@ def run_compile(request: CompileRequest) -> None:
 
 def _compile(request: CompileRequest) -> Path:
     from pockc import driver
-    from pockc.frontend.choices import LOSSES, OPTIMIZERS, option_names
     from pockc.frontend.loading import load_model
-    from pockc.scheme import load_config
 
     # The configuration is read first: a typo in it must not cost the time to load a model.
-    config = load_config(
-        request.sparse_update,
-        request.overrides,
-        optimizers=option_names(OPTIMIZERS),
-        losses=option_names(LOSSES),
-    )
+    config = driver.read_config(request.sparse_update, request.overrides)
     user = load_model(request.model)
     if request.batch is not None:
         user = with_batch(user, request.batch)
@@ -88,7 +81,7 @@ def _compile(request: CompileRequest) -> Path:
             dump_passes=request.dump_passes,
             progress=bar.update,
         )
-        driver.compile_model(user, config, path, options)
+        driver.build(user, config, path, options)
     return path
 
 

@@ -14,6 +14,7 @@ results      in the end outputs hold their values, and each slot its new or unto
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -76,23 +77,30 @@ def _state_problems(plan: Plan) -> Iterator[Problem]:
 
 @dataclass
 class _Memory:
-    """Which bytes hold which value: disjoint ranges (first, end, value) of one space."""
+    """Which bytes of a space hold which value: disjoint ranges (first, end, value) in order."""
 
     ranges: list[tuple[int, int, str]] = field(default_factory=list)
 
     def write(self, first: int, end: int, value: str) -> None:
-        kept = []
-        for a, b, old in self.ranges:
+        low, high = self._meeting(first, end)
+        kept = [(first, end, value)]
+        for a, b, old in self.ranges[low:high]:
             kept += [(x, y, old) for x, y in ((a, min(b, first)), (max(a, end), b)) if x < y]
-        self.ranges = [*kept, (first, end, value)]
+        self.ranges[low:high] = sorted(kept)
 
     def holds(self, first: int, end: int) -> set[str]:
         """Return the values found in a range, with "nothing" for bytes nobody wrote."""
-        inside = [(max(a, first), min(b, end), v) for a, b, v in self.ranges]
-        inside = [r for r in inside if r[0] < r[1]]
+        low, high = self._meeting(first, end)
+        inside = [(max(a, first), min(b, end), v) for a, b, v in self.ranges[low:high]]
         covered = sum(b - a for a, b, _ in inside)
         found = {v for _, _, v in inside}
         return found if covered == end - first else found | {"nothing"}
+
+    def _meeting(self, first: int, end: int) -> tuple[int, int]:
+        """Return from where to where in the list the ranges meet the given bytes."""
+        low = bisect_right(self.ranges, first, key=lambda r: r[1])
+        high = bisect_left(self.ranges, end, key=lambda r: r[0])
+        return low, max(low, high)
 
 
 class _Simulation:
