@@ -30,7 +30,13 @@ from pockc.runtime.manifest import (
     Manifest,
     manifest_text,
 )
-from pockc.runtime.opening import check_files, check_machine, read_manifest, sha256_of
+from pockc.runtime.opening import (
+    check_files,
+    check_machine,
+    check_replaceable,
+    read_manifest,
+    sha256_of,
+)
 from pockc.runtime.state import State
 from pockc.runtime.training import History, TrainOptions, train
 
@@ -325,8 +331,7 @@ class Artifact:
         """
         self._check_finite()
         target = Path(path)
-        if target.exists():
-            read_manifest(target)  # never replace what is no artifact
+        check_replaceable(target)
         with replaced_folder(target) as folder:
             for name in sorted(self.manifest.files):
                 if name != STATE_FILE:

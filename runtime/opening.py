@@ -73,6 +73,21 @@ def _check_format(folder: Path, data: object) -> None:
     )
 
 
+def check_replaceable(folder: Path) -> None:
+    """Check that what is there, if anything, is an artifact, of whatever version or state.
+
+    Raises:
+        UserError: [foreign-folder] It is something else, and is not overwritten.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    try:
+        read_manifest(folder)
+    except UserError as error:
+        if error.problems[0].slug == "foreign-folder":
+            raise
+
+
 def check_files(folder: Path, manifest: Manifest) -> None:
     """Check that every file of an artifact is there and has the content it was written with.
 

@@ -38,7 +38,7 @@ from pockc.runtime.manifest import (
     ValueRange,
     manifest_text,
 )
-from pockc.runtime.opening import cpu_features, read_manifest, sha256_of
+from pockc.runtime.opening import check_replaceable, cpu_features, sha256_of
 from pockc.runtime.safetensors import NewTensor, array_chunks, write
 from pockc.runtime.state import SEED_KEY, STEP_KEY
 
@@ -133,8 +133,7 @@ def write_artifact(path: Path, contents: Contents) -> Manifest:
             has another type there.
     """
     _check_values(contents)
-    if path.exists():
-        read_manifest(path)  # never replace what is no artifact
+    check_replaceable(path)
     with replaced_folder(path) as folder:
         shutil.copyfile(contents.library, folder / STEP_FILE)
         _write_tensors(folder / STATE_FILE, _state_tensors(contents), _metadata(contents))
