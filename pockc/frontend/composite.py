@@ -41,24 +41,16 @@ def _batch_norm(  # noqa: PLR0913, PLR0917  the operator's own signature
     eps: float,
     cudnn: bool,  # noqa: ARG001
 ) -> Tensor:
-    """Batch statistics by the overload that says what it writes; running ones by plain sums.
-
-    With running statistics the layer is x * scale + shift over channels; plain operations let
-    passes see that, and let weight and bias train.
-    """
+    """The overloads that say what they write, and that autograd knows as one operation."""
     if mean is None or var is None:
         out = aten._native_batch_norm_legit.no_stats(x, weight, bias, True, momentum, eps)
-        return cast(Tensor, out[0])
-    if training:
+    elif training:
         out = aten._native_batch_norm_legit.default(
             x, weight, bias, mean, var, True, momentum, eps
         )
-        return cast(Tensor, out[0])
-    shape = (1, -1, *(1,) * (x.dim() - 2))
-    y = (x - mean.reshape(shape)) * torch.rsqrt(var + eps).reshape(shape)
-    if weight is not None:
-        y = y * weight.reshape(shape)
-    return y if bias is None else y + bias.reshape(shape)
+    else:
+        out = aten.native_batch_norm.default(x, weight, bias, mean, var, False, momentum, eps)
+    return cast(Tensor, out[0])
 
 
 def _attention(  # noqa: PLR0913  the operator's own signature

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import overload
 
 from pockc.frontend.importer.base import Importer, Value, lower
 from pockc.frontend.importer.reduction import mean, moments
@@ -157,6 +158,18 @@ def _group_norm_backward(
     return dx, dw, b.reduce("reduce_sum", dy, rest) if mask[2] else None
 
 
+@overload
+def _along(b: Importer, vector: Value, x: Value) -> Value: ...
+
+
+@overload
+def _along(b: Importer, vector: None, x: Value) -> None: ...
+
+
+@overload
+def _along(b: Importer, vector: Value | None, x: Value) -> Value | None: ...
+
+
 def _along(b: Importer, vector: Value | None, x: Value) -> Value | None:
     """Return a number per channel so that it broadcasts over (N, C, ...)."""
     if vector is None:
@@ -204,6 +217,29 @@ def _batch_norm_update(
     return y, average, rstd, moved[0], moved[1]
 
 
+@lower("aten._native_batch_norm_legit_no_training.default")
+def _batch_norm_frozen(
+    b: Importer,
+    x: Value,
+    weight: Value | None,
+    bias: Value | None,
+    running_mean: Value,
+    running_var: Value,
+    momentum: float,  # noqa: ARG001
+    eps: float,
+) -> tuple[Value | None, ...]:
+    """By running statistics, whose gradient needs nothing of what torch saves."""
+    normal, _ = _frozen(b, x, running_mean, running_var, eps)
+    return _scaled(b, normal, _along(b, weight, x), _along(b, bias, x)), None, None
+
+
+def _frozen(b: Importer, x: Value, mean: Value, var: Value, eps: float) -> tuple[Value, Value]:
+    """Return x normalised by given statistics, and 1 / sqrt(var + eps) per channel."""
+    rstd = _along(b, b.emit("rsqrt", b.apply("add", var, eps)), x)
+    centre = _along(b, mean, x)
+    return b.emit("mul", b.emit("sub", x, centre), rstd), rstd
+
+
 @lower("aten._native_batch_norm_legit.no_stats")
 def _batch_norm_no_stats(
     b: Importer,
@@ -223,21 +259,22 @@ def _batch_norm_backward(
     dy: Value,
     x: Value,
     weight: Value | None,
-    running_mean: Value | None,  # noqa: ARG001
-    running_var: Value | None,  # noqa: ARG001
-    average: Value,
-    rstd: Value,
-    training: bool,  # noqa: ARG001
-    eps: float,  # noqa: ARG001
+    running_mean: Value,
+    running_var: Value,
+    average: Value | None,
+    rstd: Value | None,
+    training: bool,
+    eps: float,
     mask: Sequence[bool],
 ) -> tuple[Value | None, ...]:
     axes = _all_but_channels(b, x)
-    wide = (1, b.shape(x)[1], *(1,) * (len(b.shape(x)) - 2))
-    rstd = b.reshape(rstd, wide)
-    normal = _centred(b, x, b.reshape(average, wide), rstd)
-    dx = None
-    if mask[0]:
-        g = _scaled(b, dy, _along(b, weight, x))
-        dx = _input_gradient(b, g, normal, rstd, axes)
+    g = _scaled(b, dy, _along(b, weight, x))
+    if training and average is not None and rstd is not None:
+        wide = _along(b, rstd, x)
+        normal = _centred(b, x, _along(b, average, x), wide)
+        dx = _input_gradient(b, g, normal, wide, axes) if mask[0] else None
+    else:
+        normal, wide = _frozen(b, x, running_mean, running_var, eps)
+        dx = b.emit("mul", g, wide) if mask[0] else None
     dw = b.reduce("reduce_sum", b.emit("mul", dy, normal), axes) if mask[1] else None
     return dx, dw, b.reduce("reduce_sum", dy, axes) if mask[2] else None

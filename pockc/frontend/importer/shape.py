@@ -248,17 +248,39 @@ def _rolled(b: Importer, x: Value, shift: int, axis: int) -> Value:
     return b.emit("concat", cut(b, x, axis, at, n), cut(b, x, axis, 0, at), axis=axis)
 
 
+def _order(size: Sequence[int], stride: Sequence[int], count: int) -> list[int]:
+    """Return the dimensions from the largest stride to the smallest.
+
+    Raises:
+        Unsupported: The strides do not visit every element of `count` exactly once.
+    """
+    order = sorted(range(len(size)), key=lambda d: (-stride[d], d))
+    dense = 1
+    for d in reversed(order):
+        if size[d] != 1 and stride[d] != dense:
+            raise Unsupported("of a part of the elements, or of some twice, is not supported")
+        dense *= size[d]
+    if dense != count:
+        raise Unsupported("of a part of the elements, or of some twice, is not supported")
+    return order
+
+
 @lower("aten.as_strided.default")
 def _as_strided(
     b: Importer, x: Value, size: Sequence[int], stride: Sequence[int], *_: int
 ) -> Value:
-    dense, expected = 1, []
-    for n in reversed(size):
-        expected.append(dense)
-        dense *= n
-    if dense != b.type_of(x).size or list(stride) != expected[::-1]:
-        raise Unsupported("with overlapping or permuted strides is not supported")
-    return b.reshape(x, size)
+    order = _order(size, stride, b.type_of(x).size)
+    y = b.reshape(x, [size[d] for d in order])
+    return b.permute(y, [order.index(d) for d in range(len(size))])
+
+
+@lower("aten.as_strided_scatter.default")
+def _as_strided_scatter(
+    b: Importer, x: Value, part: Value, size: Sequence[int], stride: Sequence[int], *_: int
+) -> Value:
+    """Every element of x is written, so that nothing of it remains."""
+    order = _order(size, stride, b.type_of(x).size)
+    return b.reshape(b.permute(part, order), b.shape(x))
 
 
 @lower("aten.diagonal.default", "aten.diagonal_copy.default")
