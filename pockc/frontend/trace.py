@@ -137,7 +137,8 @@ class _Tracer:
     def trace(self) -> Traced:
         mode = _fake_mode(self.places)
         with mode:
-            fakes = [cast(Tensor, p.value) for p in self.places]
+            # Outside of the trace, so that it does not record it.
+            fakes = [cast(Tensor, p.value).detach() for p in self.places]
             fakes += [mode.from_tensor(t, static_shapes=True) for t in self.request.extras]
             with fx_traceback.preserve_node_meta():
                 # make_fx counts the arguments of a bound method wrongly.
@@ -153,7 +154,7 @@ class _Tracer:
     def _run(self, tensors: list[Tensor]) -> list[Tensor]:
         self.sources, self.seen = [None], set()
         with FunctionalTensorMode():
-            inner = [to_fun(t.detach()) for t in tensors]
+            inner = [to_fun(t) for t in tensors]
             given, extras = inner[: len(self.places)], inner[len(self.places) :]
             leaves = {
                 p.name: t
