@@ -31,6 +31,7 @@ KINDS = (
     "loss", "prediction", "metric",
 )  # fmt: skip
 _WRITTEN = 1
+_GRAD_SUM = 2
 
 
 class _CTensor(ctypes.Structure):
@@ -98,6 +99,7 @@ class Tensor:
         element: Its element type.
         kind: One of `KINDS`.
         written: Whether a step changes it.
+        grad_sum: Whether it sums gradients over micro-batches; zero between steps.
     """
 
     index: int
@@ -107,6 +109,7 @@ class Tensor:
     element: ElementType
     kind: str
     written: bool
+    grad_sum: bool
     nbytes: int
 
     @property
@@ -417,6 +420,7 @@ def _tensor_of(index: int, c: _CTensor) -> Tensor:
         element=ELEMENT_TYPES[c.dtype],
         kind=KINDS[c.kind],
         written=bool(c.flags & _WRITTEN),
+        grad_sum=bool(c.flags & _GRAD_SUM),
         nbytes=c.nbytes,
     )
 

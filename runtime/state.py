@@ -266,8 +266,10 @@ class State:
     def _new_tensors(self, step: int) -> Iterable[NewTensor]:
         own = read_header(self.source)
         for name, tensor in self.tensors.items():
-            # Before the first step the optimizer's tensors are as they begin.
-            if tensor.kind == "opt_state" and step == 0 and name not in own.tensors:
+            # Before the first step the optimizer's tensors are as they begin; what is missing
+            # in a file is zero.
+            untouched = tensor.kind == "opt_state" and step == 0 and name not in own.tensors
+            if untouched or tensor.grad_sum:
                 continue
             chunks = pieces(self._library, tensor)
             yield NewTensor(name, tensor.element, tensor.shape, chunks)
