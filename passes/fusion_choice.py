@@ -148,10 +148,8 @@ class _Chooser:
     def _can_read_inside(self, user: Node, node: Node) -> bool:
         """Whether a reader could be in one kernel with the value."""
         rules = self.rules
-        if (
-            node.op in rules.contractions
-            or (node.op in rules.reductions
-            and not self._is_row(node))
+        if node.op in rules.contractions or (
+            node.op in rules.reductions and not self._is_row(node)
         ):
             return user.op in rules.epilogue
         if user.op in {"take", "take_along"}:
