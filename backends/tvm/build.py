@@ -37,13 +37,12 @@ def tvm_target(target: Target) -> Any:  # noqa: ANN401
 
 def lowered_module(functions: Mapping[str, Any], target: Target) -> Any:  # noqa: ANN401
     """Return functions lowered to what the code generator takes."""
+    # No simplification: it replaces bound variables by what they are bound to, and a chain of
+    # polynomials grows without limit (a cross-entropy over 5 classes took 40 s). LLVM does better.
     passes = [
         tirx.transform.BindTarget(tvm_target(target)),
-        tirx.transform.StmtSimplify(),
         tirx.transform.VectorizeLoop(True),  # noqa: FBT003
         tirx.transform.UnrollLoop(),
-        tirx.transform.StmtSimplify(),
-        tirx.transform.RemoveNoOp(),
         tirx.transform.LowerTVMBuiltin(),
         tirx.transform.LowerIntrin(),
     ]
