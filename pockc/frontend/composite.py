@@ -93,6 +93,21 @@ def _repeat_heads(x: Tensor, repeats: int) -> Tensor:
     return wide.reshape(*front, heads * repeats, steps, channels)
 
 
+def _prod(x: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
+    return _prod_along(x.reshape(-1), 0, dtype=dtype)
+
+
+def _prod_along(
+    x: Tensor, dim: int, keepdim: bool = False, *, dtype: torch.dtype | None = None
+) -> Tensor:
+    """Halve by products of two; the gradient is then made of products too, zeros or not."""
+    x = x if dtype is None else x.to(dtype)
+    while (n := x.shape[dim]) > 1:
+        pairs = x.narrow(dim, 0, n // 2) * x.narrow(dim, n // 2, n // 2)
+        x = torch.cat((pairs, x.narrow(dim, n - 1, 1)), dim) if n % 2 else pairs
+    return x if keepdim else x.squeeze(dim)
+
+
 def _nothing(*args: Any, **kwargs: Any) -> None:  # noqa: ANN401
     """An assertion about metadata holds by construction."""
 
@@ -103,6 +118,8 @@ REPLACED: dict[Any, Callable[..., Any]] = {
     aten.feature_dropout.default: _feature_dropout,
     aten.batch_norm.default: _batch_norm,
     aten.scaled_dot_product_attention.default: _attention,
+    aten.prod.default: _prod,
+    aten.prod.dim_int: _prod_along,
     aten._assert_tensor_metadata.default: _nothing,
     aten._assert_scalar.default: _nothing,
     aten._assert_async.msg: _nothing,

@@ -88,6 +88,11 @@ def _elu(b: Importer, x: Value, alpha: Number, scale: Number, input_scale: Numbe
     return b.where(b.apply("gt", x, 0), b.apply("mul", x, scale), below)
 
 
+@lower("aten.celu.default")
+def _celu(b: Importer, x: Value, alpha: Number = 1) -> Value:
+    return _elu(b, x, alpha, 1, 1 / alpha)
+
+
 @lower("aten.elu_backward.default")
 def _elu_backward(
     b: Importer,

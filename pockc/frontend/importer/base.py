@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
@@ -82,10 +82,12 @@ class Importer:
         out: The type of the result of the operation being imported, by torch's account.
         outs: The types of all its results, None for those torch did not compute.
         node: The operation itself.
+        live: What the results depend on; the rest of the traced graph is not imported.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, live: Iterable[fx.Node] = ()) -> None:
         self.builder = GraphBuilder(name)
+        self.live = frozenset(live)
         self.node: fx.Node
         self.outs: tuple[TensorType | None, ...] = ()
         self.source: Source | None = None
@@ -241,7 +243,7 @@ def import_graph(
     live = _live(module, wanted)
     if problems := tuple(_unsupported(live, source_of)):
         raise UserError(*problems)
-    b = Importer(name)
+    b = Importer(name, live)
     values = _inputs(b, live, inputs, module)
     problems = tuple(_emit_all(b, live, values, source_of))
     if problems:

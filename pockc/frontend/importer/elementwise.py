@@ -192,6 +192,12 @@ def _erfc(b: Importer, x: Value) -> Value:
     return b.apply("sub", 1, b.apply("erf", x, dtype=b.out.dtype))
 
 
+@lower("aten.xlogy.Tensor", "aten.xlogy.Scalar_Other", "aten.xlogy.Scalar_Self")
+def _xlogy(b: Importer, x: Operand, y: Operand) -> Value:
+    x, y = b.to(x, b.out.dtype), b.to(y, b.out.dtype)
+    return b.where(b.apply("eq", x, 0), 0, b.emit("mul", x, b.emit("log", y)))
+
+
 @lower("aten.tan.default")
 def _tan(b: Importer, x: Value) -> Value:
     x = b.to(x, b.out.dtype)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from pockc.frontend.importer.base import Importer, Number, Unsupported, Value, lower
-from pockc.frontend.importer.shape import cut
+from pockc.frontend.importer.base import Importer, Number, Value, lower
 from pockc.ir import DType
 
 Dims = Sequence[int] | int | None
@@ -113,25 +112,6 @@ def _any(b: Importer, x: Value, dim: Dims = None, keepdim: bool = False) -> Valu
 def _all(b: Importer, x: Value, dim: Dims = None, keepdim: bool = False) -> Value:
     x = b.to(x, DType.B1)
     return extremum(b, "reduce_min", x, axes_of(b, x, dim), keepdims=keepdim)
-
-
-@lower("aten.prod.default", "aten.prod.dim_int")
-def _prod(
-    b: Importer,
-    x: Value,
-    dim: int | None = None,
-    *_: bool,
-    **__: object,
-) -> Value:
-    x = b.to(x, b.out.dtype)
-    x, axis = (_flat(b, x), 0) if dim is None else (x, dim % len(b.shape(x)))
-    if not 1 <= b.shape(x)[axis] <= 64:
-        raise Unsupported(f"over {b.shape(x)[axis]} elements is not supported (1 to 64 are)")
-    while (n := b.shape(x)[axis]) > 1:
-        pairs = b.emit("mul", cut(b, x, axis, 0, n // 2), cut(b, x, axis, n // 2, n // 2 * 2))
-        rest = [cut(b, x, axis, n - 1, n)] if n % 2 else []
-        x = b.emit("concat", pairs, *rest, axis=axis) if rest else pairs
-    return b.reshape(x, b.out.shape)
 
 
 @lower("aten.cumsum.default")

@@ -283,15 +283,51 @@ def _as_strided_scatter(
     return b.reshape(b.permute(part, order), b.shape(x))
 
 
+@lower("aten.pixel_shuffle.default")
+def _pixel_shuffle(b: Importer, x: Value, factor: int) -> Value:
+    *lead, c, h, w = b.shape(x)
+    k = len(lead)
+    parts = b.reshape(x, (*lead, c // factor**2, factor, factor, h, w))
+    mixed = b.permute(parts, (*range(k), k, k + 3, k + 1, k + 4, k + 2))
+    return b.reshape(mixed, b.out.shape)
+
+
+@lower("aten.pixel_unshuffle.default")
+def _pixel_unshuffle(b: Importer, x: Value, factor: int) -> Value:
+    *lead, c, h, w = b.shape(x)
+    k = len(lead)
+    parts = b.reshape(x, (*lead, c, h // factor, factor, w // factor, factor))
+    return b.reshape(b.permute(parts, (*range(k), k, k + 2, k + 4, k + 1, k + 3)), b.out.shape)
+
+
 @lower("aten.diagonal.default", "aten.diagonal_copy.default")
 def _diagonal(b: Importer, x: Value, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Value:
-    rank = len(b.shape(x))
-    rest = [d for d in range(rank) if d not in (dim1 % rank, dim2 % rank)]
-    y = b.permute(x, [*rest, dim1 % rank, dim2 % rank])
+    order = _diagonal_last(len(b.shape(x)), dim1, dim2)
+    y = b.permute(x, order)
     *lead, rows, columns = b.shape(y)
-    count = b.out.shape[-1]
     flat = b.reshape(y, (*lead, rows * columns))
-    first = offset if offset >= 0 else -offset * columns
-    line = b.iota((count,), 0)
-    places = b.apply("add", b.apply("mul", line, columns + 1), first)
+    places = _diagonal_places(b, b.out.shape[-1], columns, offset)
     return b.emit("take", flat, places, axis=len(lead))
+
+
+@lower("aten.diagonal_backward.default")
+def _diagonal_backward(
+    b: Importer, dy: Value, sizes: Sequence[int], offset: int, dim1: int, dim2: int
+) -> Value:
+    order = _diagonal_last(len(sizes), dim1, dim2)
+    shape = [sizes[d] for d in order]
+    *lead, rows, columns = shape
+    places = _diagonal_places(b, b.shape(dy)[-1], columns, offset)
+    flat = b.emit("take_grad", dy, places, axis=len(lead), size=rows * columns)
+    return b.permute(b.reshape(flat, shape), [order.index(d) for d in range(len(order))])
+
+
+def _diagonal_last(rank: int, dim1: int, dim2: int) -> list[int]:
+    ends = [dim1 % rank, dim2 % rank]
+    return [d for d in range(rank) if d not in ends] + ends
+
+
+def _diagonal_places(b: Importer, count: int, columns: int, offset: int) -> Value:
+    """Return where the diagonal lies in a matrix of so many columns, row after row."""
+    first = offset if offset >= 0 else -offset * columns
+    return b.apply("add", b.apply("mul", b.iota((count,), 0), columns + 1), first)
