@@ -128,11 +128,13 @@ def _attention_and_first_linear(weights: Sequence[ParamFacts]) -> set[str]:
     """
     if not weights:
         return set()
-    last = _in_out(weights[-1])
-    for at, weight in enumerate(weights[:-1]):
-        if _in_out(weight) == (last[1], last[0]) and _sibling(weight, weights[-1]):
-            return {p.name for p in weights[: at + 1]}
-    return {p.name for p in weights[:-1]} or {weights[0].name}
+    last = weights[-1]
+    mirrored = [p for p in weights[:-1] if _in_out(p) == _in_out(last)[::-1]]
+    # A projection of the attention may have that shape too; what lies beside the last matrix
+    # is surely of its part.
+    beside = [p for p in mirrored if _parent(p) == _parent(last)]
+    first = next(iter(beside or mirrored), weights[0])
+    return {p.name for p in weights if p.first_use <= first.first_use}
 
 
 def _in_out(weight: ParamFacts) -> tuple[int, int]:
@@ -140,14 +142,8 @@ def _in_out(weight: ParamFacts) -> tuple[int, int]:
     return (rows, columns) if weight.module_type == "Conv1D" else (columns, rows)
 
 
-def _sibling(first: ParamFacts, last: ParamFacts) -> bool:
-    """Whether two matrices may be one feed-forward part: of a square one only the neighbour.
-
-    A projection of the attention can have the shape of a feed-forward part's first matrix only
-    if that part does not widen; then what lies in the same module counts.
-    """
-    widens = first.type.shape[0] != first.type.shape[1]
-    return widens or first.module.rpartition(".")[0] == last.module.rpartition(".")[0]
+def _parent(weight: ParamFacts) -> str:
+    return weight.module.rpartition(".")[0]
 
 
 _PRESETS: Mapping[str, Callable[[Parameters, Structure], set[str]]] = {
