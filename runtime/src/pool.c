@@ -1,12 +1,16 @@
-/* The thread pool: static partition, spin a little, then sleep.
+/* The thread pool: fixed shares, claimed; spin a little, then sleep.
  *
- * Between two parallel kernels lie microseconds, far less than a wake-up costs, so an idle worker
- * first watches `generation`. It sleeps when nothing came, so that an open artifact that is not
+ * A loop is cut into one share per thread, always alike, so that results do not depend on timing
+ * and a thread finds in its cache what it wrote a kernel ago. A share whose thread has not come
+ * yet, because it sleeps or the system runs something else, is claimed by a thread that is idle:
+ * nobody waits for a wake-up, and on a busy machine the caller does the work alone.
+ *
+ * Between two parallel kernels lie microseconds, less than a wake-up costs, so an idle worker
+ * first watches the ticket. It sleeps when nothing came, so that an open artifact that is not
  * running costs nothing.
  */
 #include "pool.h"
 
-#include <stdbool.h>
 #include <stddef.h>
 
 /* About 50 us on the machines measured: long against the gap between kernels of one step. */
@@ -24,70 +28,109 @@ static void relax(void)
 #endif
 }
 
-static void run_share(pk_pool *pool, uint32_t number)
+static uint32_t number_of(uint64_t ticket)
 {
-    const int stride = (int)pool->threads;
-    for (int task = (int)number; task < pool->tasks; task += stride) {
-        const int code = pool->task(pool->job, task, pool->tasks);
-        if (code != 0) {
-            atomic_store_explicit(&pool->failure, code, memory_order_relaxed);
-        }
-    }
+    return (uint32_t)(ticket >> 32);
 }
 
-static unsigned await_work(pk_pool *pool, unsigned seen)
+static uint32_t unclaimed_of(uint64_t ticket)
 {
-    for (int i = 0; i < SPINS; i++) {
-        const unsigned now = atomic_load_explicit(&pool->generation, memory_order_acquire);
-        if (now != seen) {
-            return now;
-        }
-        relax();
-    }
-    pthread_mutex_lock(&pool->lock);
-    /* Sequentially consistent: either this load sees the new generation or the caller, who wrote
-     * it first, sees this sleeper. */
-    atomic_fetch_add(&pool->sleepers, 1u);
-    unsigned now = atomic_load(&pool->generation);
-    while (now == seen) {
-        pthread_cond_wait(&pool->wake, &pool->lock);
-        now = atomic_load(&pool->generation);
-    }
-    atomic_fetch_sub(&pool->sleepers, 1u);
-    pthread_mutex_unlock(&pool->lock);
-    return now;
+    return (uint32_t)ticket;
 }
 
-static void announce_end(pk_pool *pool)
+/* The bit of the thread's own share if nobody has it, else of any. */
+static uint32_t choose(uint32_t unclaimed, uint32_t thread)
 {
-    if (atomic_fetch_sub(&pool->running, 1u) != 1u) {
-        return;
+    const uint32_t own = UINT32_C(1) << thread;
+    return (unclaimed & own) != 0u ? own : unclaimed & (~unclaimed + 1u);
+}
+
+static uint32_t index_of(uint32_t bit)
+{
+    uint32_t index = 0;
+    while ((bit >> index) != 1u) {
+        index++;
     }
-    if (atomic_load(&pool->waiting)) {
+    return index;
+}
+
+static void finish_share(pk_pool *pool)
+{
+    if (atomic_fetch_sub(&pool->running, 1u) == 1u && atomic_load(&pool->waiting)) {
         pthread_mutex_lock(&pool->lock);
         pthread_cond_signal(&pool->done);
         pthread_mutex_unlock(&pool->lock);
     }
 }
 
-static void *worker_main(void *argument)
+/* Claim and run shares of the present job until none is left. */
+static void run_shares(pk_pool *pool, uint32_t thread)
 {
-    pk_worker *self = argument;
-    pk_pool *pool = self->pool;
-    unsigned seen = 0;
-    for (;;) {
-        seen = await_work(pool, seen);
-        if (atomic_load_explicit(&pool->stop, memory_order_acquire)) {
-            return NULL;
+    uint64_t ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
+    while (unclaimed_of(ticket) != 0u) {
+        const uint32_t bit = choose(unclaimed_of(ticket), thread);
+        /* The fields may already be the next job's; then the claim fails. While a share is
+         * unclaimed its job is not finished, and so the fields are not written. */
+        const pk_task task = atomic_load_explicit(&pool->task, memory_order_relaxed);
+        void *job = atomic_load_explicit(&pool->job, memory_order_relaxed);
+        const int tasks = atomic_load_explicit(&pool->tasks, memory_order_relaxed);
+        if (!atomic_compare_exchange_weak_explicit(&pool->ticket, &ticket, ticket & ~(uint64_t)bit,
+                                                   memory_order_acq_rel, memory_order_acquire)) {
+            continue;
         }
-        run_share(pool, self->number);
-        announce_end(pool);
+        for (int i = (int)index_of(bit); i < tasks; i += (int)pool->threads) {
+            const int code = task(job, i, tasks);
+            if (code != 0) {
+                atomic_store_explicit(&pool->failure, code, memory_order_relaxed);
+            }
+        }
+        finish_share(pool);
+        ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
     }
 }
 
-static void begin(pk_pool *pool)
+static uint32_t await_job(pk_pool *pool, uint32_t seen)
 {
-    atomic_fetch_add(&pool->generation, 1u);
+    for (int i = 0; i < SPINS; i++) {
+        const uint32_t now =
+            number_of(atomic_load_explicit(&pool->ticket, memory_order_acquire));
+        if (now != seen) {
+            return now;
+        }
+        relax();
+    }
+    pthread_mutex_lock(&pool->lock);
+    /* Sequentially consistent: either this thread sees the new ticket or the caller, who wrote
+     * it first, sees this sleeper. */
+    atomic_fetch_add(&pool->sleepers, 1u);
+    uint32_t now = number_of(atomic_load(&pool->ticket));
+    while (now == seen) {
+        pthread_cond_wait(&pool->wake, &pool->lock);
+        now = number_of(atomic_load(&pool->ticket));
+    }
+    atomic_fetch_sub(&pool->sleepers, 1u);
+    pthread_mutex_unlock(&pool->lock);
+    return now;
+}
+
+static void *worker_main(void *argument)
+{
+    const pk_worker *self = argument;
+    pk_pool *pool = self->pool;
+    uint32_t seen = 0;
+    for (;;) {
+        seen = await_job(pool, seen);
+        if (atomic_load_explicit(&pool->stop, memory_order_acquire)) {
+            return NULL;
+        }
+        run_shares(pool, self->number);
+    }
+}
+
+static void publish(pk_pool *pool, uint32_t shares)
+{
+    const uint64_t number = (uint64_t)number_of(atomic_load(&pool->ticket)) + 1u;
+    atomic_store(&pool->ticket, (number << 32) | shares);
     if (atomic_load(&pool->sleepers) != 0u) {
         pthread_mutex_lock(&pool->lock);
         pthread_cond_broadcast(&pool->wake);
@@ -123,24 +166,28 @@ int pk_pool_run(pk_pool *pool, pk_task task, void *job, int tasks)
         }
         return 0;
     }
-    pool->task = task;
-    pool->job = job;
-    pool->tasks = tasks;
+    const uint32_t shares = (uint32_t)tasks < pool->threads ? (uint32_t)tasks : pool->threads;
+    atomic_store_explicit(&pool->task, task, memory_order_relaxed);
+    atomic_store_explicit(&pool->job, job, memory_order_relaxed);
+    atomic_store_explicit(&pool->tasks, tasks, memory_order_relaxed);
     atomic_store_explicit(&pool->failure, 0, memory_order_relaxed);
-    atomic_store_explicit(&pool->running, pool->threads - 1u, memory_order_relaxed);
-    begin(pool);
-    run_share(pool, 0);
+    atomic_store_explicit(&pool->running, shares, memory_order_relaxed);
+    publish(pool, UINT32_MAX >> (PK_MAX_THREADS - shares));
+    run_shares(pool, 0);
     await_end(pool);
     return atomic_load_explicit(&pool->failure, memory_order_relaxed);
 }
 
-pk_status pk_pool_start(pk_pool *pool, pk_worker *workers, uint32_t threads)
+static void init(pk_pool *pool, pk_worker *workers, uint32_t threads)
 {
     pool->threads = threads;
     pool->started = 0;
     pool->workers = workers;
+    atomic_init(&pool->task, (pk_task)NULL);
+    atomic_init(&pool->job, NULL);
+    atomic_init(&pool->tasks, 0);
     atomic_init(&pool->failure, 0);
-    atomic_init(&pool->generation, 0u);
+    atomic_init(&pool->ticket, 0u);
     atomic_init(&pool->sleepers, 0u);
     atomic_init(&pool->stop, false);
     atomic_init(&pool->running, 0u);
@@ -148,6 +195,11 @@ pk_status pk_pool_start(pk_pool *pool, pk_worker *workers, uint32_t threads)
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->wake, NULL);
     pthread_cond_init(&pool->done, NULL);
+}
+
+pk_status pk_pool_start(pk_pool *pool, pk_worker *workers, uint32_t threads)
+{
+    init(pool, workers, threads);
     pthread_attr_t attributes;
     if (pthread_attr_init(&attributes) != 0) {
         return PK_E_THREADS;
@@ -169,7 +221,7 @@ pk_status pk_pool_start(pk_pool *pool, pk_worker *workers, uint32_t threads)
 void pk_pool_stop(pk_pool *pool)
 {
     atomic_store(&pool->stop, true);
-    begin(pool);
+    publish(pool, 0);
     for (uint32_t i = 0; i < pool->started; i++) {
         (void)pthread_join(pool->workers[i].thread, NULL);
     }

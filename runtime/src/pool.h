@@ -4,11 +4,13 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "pock.h"
 
-enum { PK_MAX_THREADS = 256 };
+/* As many as the ticket has bits for. */
+enum { PK_MAX_THREADS = 32 };
 
 /* One task of a job; 0 is success. */
 typedef int (*pk_task)(void *job, int task, int tasks);
@@ -22,18 +24,19 @@ typedef struct pk_worker {
 } pk_worker;
 
 struct pk_pool {
-    /* The job, written before `generation` moves on and read after. */
-    pk_task task;
-    void *job;
-    int tasks;
+    /* The job; written before its ticket is published, read after. */
+    _Atomic(pk_task) task;
+    _Atomic(void *) job;
+    atomic_int tasks;
+    atomic_int failure;
     uint32_t threads;
     uint32_t started; /* workers that exist */
     pk_worker *workers;
-    atomic_int failure;
-    /* Apart from the job: idle workers watch one, finishing workers write the other. */
-    _Alignas(64) atomic_uint generation;
+    /* Number of the job in the upper half; below, one bit for each share not yet claimed. */
+    _Alignas(64) _Atomic(uint64_t) ticket;
     atomic_uint sleepers;
     atomic_bool stop;
+    /* Shares that are not finished. Apart from the ticket, which others are watching. */
     _Alignas(64) atomic_uint running;
     atomic_bool waiting;
     pthread_mutex_t lock;
@@ -45,7 +48,8 @@ struct pk_pool {
 pk_status pk_pool_start(pk_pool *pool, pk_worker *workers, uint32_t threads);
 void pk_pool_stop(pk_pool *pool);
 
-/* Run tasks 0 .. tasks-1, thread t taking t, t + threads and so on, and wait for all of them.
+/* Run tasks 0 .. tasks-1 and wait for all of them. Share t is tasks t, t + threads and so on; it
+ * belongs to thread t, unless another thread has nothing to do before t has begun.
  * Returns 0 or what one of the failing tasks returned. */
 int pk_pool_run(pk_pool *pool, pk_task task, void *job, int tasks);
 
