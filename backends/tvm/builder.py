@@ -60,16 +60,29 @@ class Builder:
     threads: int
     code: Code = field(default_factory=Code)
     workspaces: list[Memory] = field(default_factory=list)
+    _taken: list[Memory] = field(default_factory=list)
 
     def scope(self) -> Scope:
         """Return a scope that knows nothing yet."""
         return Scope(self.code)
 
     def workspace(self, size: int, dtype: DType) -> Memory:
-        """Return a new workspace of `size` elements."""
-        memory = argument(f"workspace{len(self.workspaces)}", size, dtype)
-        self.workspaces.append(memory)
+        """Return a workspace of `size` elements, one that was given back if there is one."""
+        free = (w for w in self.workspaces if w.dtype is dtype and w not in self._taken)
+        memory = next(free, None)
+        if memory is None:
+            memory = argument(f"workspace{len(self.workspaces)}", size, dtype)
+            self.workspaces.append(memory)
+        memory.size = max(memory.size, size)
+        self._taken.append(memory)
         return memory
+
+    @contextmanager
+    def borrowed(self) -> Iterator[None]:
+        """Give back the workspaces that are taken inside."""
+        count = len(self._taken)
+        yield
+        del self._taken[count:]
 
     def stage(self, type: TensorType) -> Stored:
         """Return a workspace that holds a tensor."""

@@ -228,7 +228,8 @@ class _Planes:
         for row_line in down:
             for line in along:
                 if row_line.taps and line.taps:
-                    _Phase(self, row_line, line, axes).emit()
+                    with self.b.borrowed():
+                        _Phase(self, row_line, line, axes).emit()
                 else:
                     self._zeros(row_line, line, axes)
 
