@@ -20,11 +20,11 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> object:
     """Import what needs a large library, or NumPy, only when it is asked for."""
     if name == "compile":
-        from pockc.driver import compile  # noqa: PLC0415
+        from pockc.driver import compile
 
         return compile
     if name in ("load", "Artifact"):
-        from pockc import runtime  # noqa: PLC0415
+        from pockc import runtime
 
         return getattr(runtime, name)
     raise AttributeError(f"module 'pockc' has no attribute '{name}'")

@@ -60,7 +60,7 @@ class Options:
     progress: Progress = field(default=_quiet, compare=False)
 
 
-def compile(  # noqa: A001, PLR0913  the public entry; all but two arguments have a default
+def compile(  # noqa: PLR0913, PLR0917 the public entry; all but two arguments have a default
     model: nn.Module,
     example_inputs: Any,  # noqa: ANN401  a tensor, a tuple of tensors, or a mapping by name
     loss: LossSpec | None = None,
@@ -136,8 +136,20 @@ def build(user: UserModel, config: Config, path: Path, options: Options) -> Mani
     Raises:
         UserError: The model, the configuration or the target cannot be used; says why.
     """
+    find_backend(options.backend)  # a misspelled name is told before anything long runs
+    targets.get(options.target)
+    return build_captured(capture_model(user, config, options), config, path, options)
+
+
+def build_captured(
+    captured: Captured, config: Config, path: Path, options: Options
+) -> Manifest:
+    """Compile a captured model; one capture serves every scheme and optimizer.
+
+    Raises:
+        UserError: The configuration or the target cannot be used; says why.
+    """
     backend, target = find_backend(options.backend), targets.get(options.target)
-    captured = _capture(user, config, options)
     scheme = resolve(
         config, captured.parameters, captured.values, captured.modules, captured.aliases
     )
@@ -168,7 +180,7 @@ def build(user: UserModel, config: Config, path: Path, options: Options) -> Mani
             micro_batches=captured.micro_batches,
             aliases=captured.aliases,
             initial=_initial(recipes),
-            learning_rate=config.optimizer.lr,
+            learning_rate=_learning_rate(config),
             class_names=captured.class_names or (),
             input_values=input_ranges(captured),
             trained=_trained(captured, scheme),
@@ -193,7 +205,8 @@ def find_backend(name: str) -> Backend:
     return BACKEND
 
 
-def _capture(user: UserModel, config: Config, options: Options) -> Captured:
+def capture_model(user: UserModel, config: Config, options: Options) -> Captured:
+    """Trace a model with its loss, as the configuration wants it."""
     from pockc.frontend.capture import capture
 
     loss = user.loss or "cross_entropy"
@@ -225,10 +238,7 @@ def _recipes(captured: Captured, scheme: Scheme, config: Config) -> dict[str, Re
     """Return the update of each trained parameter; one trace serves equal types."""
     from pockc.frontend.optimizers import recipe
 
-    chosen = config.optimizer
-    given = {"name": chosen.name, "lr": chosen.lr, **chosen.options}
-    if "weight_decay" in chosen.model_fields_set:
-        given["weight_decay"] = chosen.weight_decay
+    given = config.optimizer.spec
     traced: dict[tuple[object, ...], Recipe] = {}
     recipes = {}
     for name, how in scheme.trained.items():
@@ -239,6 +249,13 @@ def _recipes(captured: Captured, scheme: Scheme, config: Config) -> dict[str, Re
             traced[key] = recipe(given, part, weight_decay=how.weight_decay)
         recipes[name] = traced[key]
     return recipes
+
+
+def _learning_rate(config: Config) -> float:
+    """Return the rate that was given, or the optimizer's own default."""
+    from pockc.frontend.optimizers import resolve_optimizer
+
+    return float(resolve_optimizer(config.optimizer.spec)[1]["lr"])
 
 
 def _choices(

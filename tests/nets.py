@@ -103,7 +103,9 @@ class BertLayer(nn.Module):
     def __init__(self, d: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.query, self.key, self.value = (nn.Linear(d, d) for _ in range(3))
+        # Softmax cancels a bias of the keys: its gradient would be rounding noise.
+        self.key = nn.Linear(d, d, bias=False)
+        self.query, self.value = nn.Linear(d, d), nn.Linear(d, d)
         self.out = nn.Linear(d, d)
         self.norm1, self.norm2 = nn.LayerNorm(d), nn.LayerNorm(d)
         self.fc1, self.fc2 = nn.Linear(d, 4 * d), nn.Linear(4 * d, d)
