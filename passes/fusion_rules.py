@@ -55,4 +55,4 @@ class FusionRules:
     rows: frozenset[str] = frozenset({"reduce_sum", "reduce_max", "reduce_min"})
     row_bytes: int = 1 << 20
     operands: int = 24
-    update_in_anchor: bool = False
+    update_in_anchor: bool = True

@@ -36,6 +36,19 @@ def keep_reduced_axes(s: Simplifier, n: Node) -> str | None:
     return s.build(inner.op, inner.inputs[0], axes=axes, keepdims=True, source=inner.source)
 
 
+def drop_reduced_axes(s: Simplifier, n: Node) -> str | None:
+    """Drop the axes that a reduction kept -> never keep them."""
+    inner = s.node_of(n.inputs[0])
+    if inner is None or not inner.op.startswith("reduce_") or not inner.attrs["keepdims"]:
+        return None
+    axes = inner.attrs["axes"]
+    if not axes or n.type.shape != tuple(
+        size for d, size in enumerate(inner.type.shape) if d not in axes
+    ):
+        return None
+    return s.build(inner.op, inner.inputs[0], axes=axes, keepdims=False, source=inner.source)
+
+
 def split_before_permute(s: Simplifier, n: Node) -> str | None:
     """reshape(permute(x)) that splits dimensions only -> permute(reshape(x))."""
     inner = s.made_by(n.inputs[0], "permute")
@@ -221,7 +234,14 @@ def concat_of_neighbours(s: Simplifier, n: Node) -> str | None:
 
 
 RULES: dict[str, tuple[Rule, ...]] = {
-    "reshape": (same_shape, of_constant, twice, keep_reduced_axes, split_before_permute),
+    "reshape": (
+        same_shape,
+        of_constant,
+        twice,
+        keep_reduced_axes,
+        drop_reduced_axes,
+        split_before_permute,
+    ),
     "broadcast_to": (same_shape, of_constant, twice),
     "permute": (identity_permute, of_constant, permute_twice, permute_before_merge),
     "slice": (whole_slice, of_constant, slice_twice, slice_of_concat, slice_of_pad),
