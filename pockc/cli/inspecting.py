@@ -17,6 +17,15 @@ SHOWN = 30
 """Rows of a table, unless all are asked for."""
 
 
+_ORDER = ("train_step", "apply_update", "evaluate", "predict")
+
+
+def entry_names(manifest: Manifest) -> list[str]:
+    """Return the entries in the order of their use."""
+    known = [n for n in _ORDER if n in manifest.entries]
+    return [*known, *(n for n in manifest.entries if n not in known)]
+
+
 def summary(manifest: Manifest) -> Iterator[str]:
     """Yield lines that say what an artifact is."""
     machine = manifest.machine
@@ -28,7 +37,8 @@ def summary(manifest: Manifest) -> Iterator[str]:
     yield f"parameters  {count(total)} in {len(params)} tensors, {count(trained)} trained"
     parts = f" in {manifest.micro_batches} parts" if manifest.micro_batches > 1 else ""
     yield f"batch       {manifest.batch_rows} rows{parts}"
-    for name, entry in manifest.entries.items():
+    for name in entry_names(manifest):
+        entry = manifest.entries[name]
         takes = ", ".join(map(_spelled, entry.inputs)) or "nothing"
         yield (
             f"{name:<11} {entry.steps} kernel calls, {count(entry.multiply_adds)} "
@@ -83,7 +93,8 @@ def memory_table(manifest: Manifest) -> Table:
         if name != "nbytes":
             made.add_row(f"  {name.replace('_', ' ')}", size(nbytes))
     made.add_row("state", size(manifest.memory.get("state_bytes", 0)), "lasts between calls")
-    for name, entry in manifest.entries.items():
+    for name in entry_names(manifest):
+        entry = manifest.entries[name]
         over = entry.arena_bytes / entry.lower_bound_bytes - 1 if entry.lower_bound_bytes else 0
         note = f"{percent(over)} over the lower bound"
         made.add_row(f"  arena of {name}", size(entry.arena_bytes), note)
@@ -105,7 +116,10 @@ def _state_by_kind(manifest: Manifest) -> dict[str, int]:
 def peak_lines(manifest: Manifest) -> Iterator[str]:
     """Yield for each entry what the arena holds when it is fullest, and its use over time."""
     entries: Mapping[str, Any] = manifest.report.get("memory", {}).get("entries", {})
-    for name, entry in entries.items():
+    for name in entry_names(manifest):
+        if name not in entries:
+            continue
+        entry = entries[name]
         parts = [f"{k.replace('_', ' ')} {size(v)}" for k, v in entry["peak"].items() if v]
         where = f" at %{entry['peak_node']}" if entry["peak_node"] else ""
         yield f"{name}: peak{where}: {', '.join(parts)}"
@@ -121,7 +135,7 @@ def kernel_table(manifest: Manifest, shown: int | None = SHOWN) -> Table | None:
     kernels: Mapping[str, Mapping[str, int]] = manifest.report.get("kernels", {})
     if not kernels:
         return None
-    entries = list(manifest.entries)
+    entries = entry_names(manifest)
     figures = tuple(range(1, len(entries) + 1))
     made = table(f"Kernels ({len(kernels)}), calls", "kernel", *entries, right=figures)
     for symbol, calls in list(kernels.items())[:shown]:

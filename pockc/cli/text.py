@@ -28,6 +28,11 @@ def count(number: int) -> str:
     return f"{value:.3g} T"
 
 
+def milliseconds(value: float) -> str:
+    """Return a time with three digits, as `12.3 ms`."""
+    return f"{value:.0f} ms" if value >= 100 else f"{value:.3g} ms"
+
+
 def amount(number: int, unit: str) -> str:
     """Return a figure in its unit."""
     return size(number) if unit == "bytes" else count(number)

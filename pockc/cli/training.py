@@ -11,7 +11,7 @@ import numpy as np
 from pockc.cli.console import Bar, progress_bar, say
 from pockc.cli.data import read_data
 from pockc.cli.memory import forget_peak, peak_bytes, resident_bytes
-from pockc.cli.text import figures, size
+from pockc.cli.text import figures, milliseconds, size
 from pockc.runtime import (
     Artifact,
     EpochReport,
@@ -102,12 +102,12 @@ class _Shown:
         if now - self._drawn < 0.1 and done != report.total_steps:
             return
         self._drawn = now
-        note = f"loss {self._mean:.4f}  {report.step_ms:.1f} ms/step"
+        note = f"loss {self._mean:.4f}  {milliseconds(report.step_ms)}/step"
         self._bar.update("training", done, report.total_steps, note)
 
     def epoch(self, report: EpochReport) -> None:
         line = (
-            f"epoch {report.epoch:<2} loss {report.loss:.4f}, {report.step_ms:.1f} ms/step, "
+            f"epoch {report.epoch:<2} loss {report.loss:.4f}, {milliseconds(report.step_ms)}/step, "
             f"{report.seconds:.1f} s"
         )
         if report.evaluation is not None:

@@ -133,7 +133,8 @@ def _attention_and_first_linear(weights: Sequence[ParamFacts]) -> set[str]:
     # A projection of the attention may have that shape too; what lies beside the last matrix
     # is surely of its part.
     beside = [p for p in mirrored if _parent(p) == _parent(last)]
-    first = next(iter(beside or mirrored), weights[0])
+    # Without a mirror image (gate and up in one matrix), it is the one before the last.
+    first = next(iter(beside or mirrored), weights[-2:][0])
     return {p.name for p in weights if p.first_use <= first.first_use}
 
 
