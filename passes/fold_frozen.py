@@ -87,11 +87,12 @@ class _Folder(Rewriter):
             self.known[node.name] = evaluate(node, [self.known[i] for i in node.inputs])
             self.append(node)
             return
-        node = replace(node, inputs=tuple(self._operand(i) for i in node.inputs))
+        inputs = tuple(self._operand(i) for i in node.inputs)
+        node = node if inputs == node.inputs else replace(node, inputs=inputs)
         if node.op in ("add", "sub", "mul"):
             self.replace(old.name, self._affine(node))
         else:
-            self.append(old if node == old else node)
+            self.append(node)
 
     def _is_known(self, node: Node) -> bool:
         if node.op == "random_uniform" or not all(i in self.known for i in node.inputs):

@@ -24,6 +24,13 @@ def twice(s: Simplifier, n: Node) -> str | None:
     return None if inner is None else s.again(n, inner.inputs[0])
 
 
+def broadcast_of_ones(s: Simplifier, n: Node) -> str | None:
+    """A broadcast that repeats nothing -> a reshape."""
+    if s.type_of(n.inputs[0]).size != n.type.size:
+        return None
+    return s.reshaped(n.inputs[0], n.type.shape, n.source)
+
+
 def keep_reduced_axes(s: Simplifier, n: Node) -> str | None:
     """Restore the axes of a reduction -> never drop them."""
     inner = s.node_of(n.inputs[0])
@@ -242,7 +249,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         drop_reduced_axes,
         split_before_permute,
     ),
-    "broadcast_to": (same_shape, of_constant, twice),
+    "broadcast_to": (same_shape, broadcast_of_ones, of_constant, twice),
     "permute": (identity_permute, of_constant, permute_twice, permute_before_merge),
     "slice": (whole_slice, of_constant, slice_twice, slice_of_concat, slice_of_pad),
     "pad": (empty_pad,),
