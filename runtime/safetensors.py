@@ -7,6 +7,7 @@ https://github.com/huggingface/safetensors#format.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,8 +19,13 @@ import numpy as np
 
 from pockc.errors import Problem, UserError
 from pockc.runtime.dtypes import BY_STORED, Array, ElementType, array_from
+from pockc.runtime.files import previous_of
 
 CHUNK_BYTES = 1 << 18
+DIGEST_KEY = "pock.sha256"
+"""Metadata with the SHA-256 of the whole file, these 64 digits counted as zeros."""
+
+_NO_DIGEST = "0" * 64
 _MAX_HEADER_BYTES = 100_000_000
 _METADATA = "__metadata__"
 
@@ -100,13 +106,31 @@ def _header(path: Path, data: dict[str, Any], begin: int, size: int) -> Header:
 
 
 def _damaged(path: Path, why: str) -> UserError:
-    return UserError(
-        Problem(
-            "damaged-tensors",
-            f"{path} is no valid safetensors file: {why}",
-            fix="copy the file again, or use an earlier one",
-        )
-    )
+    previous = previous_of(path)
+    fix = f"use the one before it: {previous}" if previous.exists() else "copy the file again"
+    what = f"{path} is no valid safetensors file: {why}"
+    return UserError(Problem("damaged-tensors", what, fix=fix))
+
+
+def check_digest(path: Path, header: Header) -> None:
+    """Check the content of a file that carries its own hash; others are taken as they are.
+
+    Raises:
+        UserError: [damaged-tensors] The content is not what was written.
+    """
+    expected = header.metadata.get(DIGEST_KEY)
+    if expected is None:
+        return
+    begin = min((t.begin for t in header.tensors.values()), default=path.stat().st_size)
+    digest = hashlib.sha256()
+    buffer = bytearray(CHUNK_BYTES)
+    with path.open("rb", buffering=0) as file:
+        head = file.read(begin)
+        digest.update(head.replace(expected.encode(), _NO_DIGEST.encode(), 1))
+        while count := file.readinto(buffer):
+            digest.update(memoryview(buffer)[:count])
+    if digest.hexdigest() != expected:
+        raise _damaged(path, "its content does not match its own hash")
 
 
 def read_chunks(
@@ -160,12 +184,27 @@ def read_tensor(file: BinaryIO, tensor: StoredTensor) -> Array:
 def write(file: BinaryIO, tensors: Iterable[NewTensor], metadata: Mapping[str, str]) -> None:
     """Write a file: widest elements first, then by name, so that all are aligned.
 
-    Equal input gives equal bytes.
+    Equal input gives equal bytes. The file is seekable and at its beginning: its hash is filled
+    in when the rest is written.
     """
     ordered = sorted(tensors, key=lambda t: (-t.element.nbytes, t.name))
-    header: dict[str, Any] = {}
-    if metadata:
-        header[_METADATA] = dict(sorted(metadata.items()))
+    text = _header_text(ordered, metadata)
+    head = len(text).to_bytes(8, "little") + text
+    digest = hashlib.sha256(head)
+    file.write(head)
+    for tensor in ordered:
+        for chunk in tensor.chunks:
+            digest.update(chunk)
+            file.write(chunk)
+    file.seek(head.index(_NO_DIGEST.encode()))
+    file.write(digest.hexdigest().encode())
+
+
+def _header_text(ordered: Iterable[NewTensor], metadata: Mapping[str, str]) -> bytes:
+    # The metadata is the first entry: the hash's place is found before any tensor's name.
+    header: dict[str, Any] = {
+        _METADATA: {DIGEST_KEY: _NO_DIGEST} | dict(sorted(metadata.items()))
+    }
     end = 0
     for tensor in ordered:
         begin, end = end, end + tensor.nbytes
@@ -175,11 +214,7 @@ def write(file: BinaryIO, tensors: Iterable[NewTensor], metadata: Mapping[str, s
             "data_offsets": [begin, end],
         }
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    file.write(len(text).to_bytes(8, "little") + text)
-    for tensor in ordered:
-        for chunk in tensor.chunks:
-            file.write(chunk)
+    return text + b" " * (-len(text) % 8)
 
 
 def array_chunks(array: Array) -> Iterator[memoryview]:

@@ -17,6 +17,7 @@ from pockc.runtime.safetensors import (
     Header,
     NewTensor,
     StoredTensor,
+    check_digest,
     read_chunks,
     read_header,
     read_into,
@@ -123,6 +124,7 @@ class State:
                 [folded-tensor] the file changes a tensor that is part of the compiled code.
         """
         header = read_header(path)
+        check_digest(path, header)
         arrays = {n: (t.element.name, t.shape) for n, t in header.tensors.items()}
         self._check_fit(str(path), arrays)
         with path.open("rb", buffering=0) as file:

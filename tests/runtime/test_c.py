@@ -77,3 +77,16 @@ def test_a_check_that_fails_is_reported(tmp_path: Path) -> None:
     done = build_and_run(tmp_path, [*runtime_sources(), plan, SOURCE, wrong], "undefined")
     assert done.returncode == 1
     assert "info.inputs == 3" in done.stdout
+
+
+def test_the_header_is_also_cpp(tmp_path: Path) -> None:
+    compiler = shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        pytest.skip("there is no C++ compiler")
+    source = tmp_path / "use.cpp"
+    source.write_text(
+        '#include "pock.h"\n'
+        "int main() { pk_memory m; return pk_memory_needed(1, &m) == PK_OK ? 0 : 1; }\n"
+    )
+    flags = ("-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only")
+    subprocess.run([compiler, *flags, f"-I{ROOT / 'include'}", str(source)], check=True)

@@ -52,7 +52,12 @@ def test_a_checkpoint_is_a_safetensors_file(toy: Artifact, tmp_path: Path) -> No
     for name, value in theirs.items():
         np.testing.assert_array_equal(ours[name], value)
     np.testing.assert_array_equal(theirs["fc.weight"], toy.state_dict()["fc.weight"])
-    assert read_header(file).metadata == {"format": "pt", "pock.seed": "3", "pock.step": "3"}
+    assert read_header(file).metadata == {
+        "format": "pt",
+        "pock.seed": "3",
+        "pock.sha256": read_header(file).metadata["pock.sha256"],
+        "pock.step": "3",
+    }
 
 
 def test_the_checkpoint_before_is_kept(toy: Artifact, tmp_path: Path) -> None:
@@ -139,6 +144,58 @@ def test_every_truncated_checkpoint_is_refused(toy: Artifact, tmp_path: Path) ->
         np.testing.assert_array_equal(before[name], value)
 
 
+def test_no_flipped_bit_of_a_checkpoint_gets_into_the_state(
+    toy: Artifact, tmp_path: Path
+) -> None:
+    file = tmp_path / "c.safetensors"
+    trained(toy).save_checkpoint(file)
+    whole, before = file.read_bytes(), toy.state_dict()
+    rng = np.random.default_rng(1)
+    refused = 0
+    for place in rng.permutation(len(whole))[:500]:
+        content = bytearray(whole)
+        content[place] ^= 1 << int(rng.integers(0, 8))
+        file.write_bytes(content)
+        try:
+            toy.load_state(file)
+        except UserError:
+            refused += 1
+        assert toy.step == 3
+    for name, value in toy.state_dict().items():
+        np.testing.assert_array_equal(before[name], value)
+    assert refused > 470  # all but those in the name of the hash itself
+    file.write_bytes(whole)
+    toy.load_state(file)
+
+
+def test_a_damaged_checkpoint_offers_the_one_before(toy: Artifact, tmp_path: Path) -> None:
+    file = tmp_path / "c.safetensors"
+    trained(toy, 1).save_checkpoint(file)
+    trained(toy, 1).save_checkpoint(file)
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        toy.load_state(file)
+    assert str(caught.value) == (
+        f"[damaged-tensors] {file} is no valid safetensors file: its content does not match "
+        f"its own hash\n    fix  use the one before it: {file}.previous"
+    )
+    toy.load_state(f"{file}.previous")
+    assert toy.step == 1
+
+
+def test_a_file_of_another_program_needs_no_hash(toy: Artifact, tmp_path: Path) -> None:
+    numpy_writer = pytest.importorskip("safetensors.numpy")
+    state = toy.state_dict()
+    state["fc.weight"] = state["fc.weight"] * 2
+    state["tied.weight"] = state["fc.weight"].copy()
+    numpy_writer.save_file(state, tmp_path / "torch.safetensors")
+    toy.load_state(tmp_path / "torch.safetensors")
+    np.testing.assert_array_equal(toy.state_dict()["fc.weight"], state["fc.weight"])
+    assert toy.step == 0
+
+
 def test_a_damaged_header_is_told(toy: Artifact, tmp_path: Path) -> None:
     file = tmp_path / "c.safetensors"
     file.write_bytes((999).to_bytes(8, "little") + b"{}")
@@ -146,7 +203,7 @@ def test_a_damaged_header_is_told(toy: Artifact, tmp_path: Path) -> None:
         toy.load_state(file)
     assert str(caught.value) == (
         f"[damaged-tensors] {file} is no valid safetensors file: its header cannot be 999 of "
-        "10 bytes\n    fix  copy the file again, or use an earlier one"
+        "10 bytes\n    fix  copy the file again"
     )
 
 
