@@ -217,7 +217,8 @@ def _training_request(
         loss=lambda outputs, *given: {("loss", ""): plan.train(outputs, *given)},
         loss_source=plan.source,
         extras=tuple(job.part(t) for t in plan.targets) + plan.constants,
-        gradients=True,
+        training=True,
+        update_batch_norm=job.update_batch_norm,
     )
 
 

@@ -112,6 +112,24 @@ def _nothing(*args: Any, **kwargs: Any) -> None:  # noqa: ANN401
     """An assertion about metadata holds by construction."""
 
 
+def _same(x: Tensor, *_: object, **__: object) -> Tensor:
+    """Dropout where nothing is trained."""
+    return x
+
+
+def _running(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor | None,
+    var: Tensor | None,
+    training: bool,
+    *rest: Any,  # noqa: ANN401
+) -> Tensor:
+    """Batch norm by running statistics, if it has any."""
+    return _batch_norm(x, weight, bias, mean, var, training and mean is None, *rest)
+
+
 REPLACED: dict[Any, Callable[..., Any]] = {
     aten.dropout.default: _dropout,
     aten.dropout_.default: _dropout,
@@ -124,3 +142,15 @@ REPLACED: dict[Any, Callable[..., Any]] = {
     aten._assert_scalar.default: _nothing,
     aten._assert_async.msg: _nothing,
 }
+
+FROZEN: dict[Any, Callable[..., Any]] = {aten.batch_norm.default: _running}
+"""What replaces operations whose statistics are frozen."""
+
+INFERENCE: dict[Any, Callable[..., Any]] = {
+    **FROZEN,
+    aten.dropout.default: _same,
+    aten.dropout_.default: _same,
+    aten.feature_dropout.default: _same,
+    aten.alpha_dropout.default: _same,
+}
+"""What replaces operations outside of training."""

@@ -7,7 +7,6 @@ What goes wrong here goes wrong in the user's Python, so every failure becomes a
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,8 +15,10 @@ from torch import Tensor, nn
 
 from pockc.errors import Problem, UserError
 from pockc.frontend import source
+from pockc.frontend.quiet import quiet
 
 _BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
+_NUMBERS = (torch.ops.aten.item.default, torch.ops.aten._local_scalar_dense.default)
 _DATA_DEPENDENT = ("data-dependent", "data dependent", "GuardOnDataDependent")
 
 
@@ -45,14 +46,13 @@ def export_forward(
     with _mode(model, training=training, update_batch_norm=update_batch_norm):
         try:
             with (
-                warnings.catch_warnings(),
+                quiet(),
                 torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
             ):
-                warnings.simplefilter("ignore")
                 program = torch.export.export(model, args, dict(kwargs), strict=False)
         except Exception as e:
             raise UserError(_export_problem(e)) from e
-    if problems := tuple(_dynamic_shapes(program)):
+    if problems := tuple(_data_dependent(program)):
         raise UserError(*problems)
     return program
 
@@ -72,21 +72,20 @@ def _mode(model: nn.Module, *, training: bool, update_batch_norm: bool) -> Itera
 
 
 def _export_problem(error: Exception) -> Problem:
-    text = str(error)
-    line = source.of_traceback(error)
-    if any(mark in text or mark in type(error).__name__ for mark in _DATA_DEPENDENT):
+    line = _show(source.of_traceback(error))
+    said = f"{type(error).__name__} {error}"
+    if any(mark in said for mark in _DATA_DEPENDENT):
         return Problem(
             "capture",
             "the model's control flow depends on the values of a tensor, and a compiled step "
             "runs the same operations for every batch",
-            source=_show(line),
+            source=line,
             fix="express the choice with torch.where or a mask, or decide it outside forward",
         )
-    reason = next((t.strip() for t in text.splitlines() if t.strip()), "")
     return Problem(
         "capture",
-        f"torch.export cannot trace the model: {type(error).__name__}: {reason}",
-        source=_show(line),
+        f"torch.export cannot trace the model: {source.reason(error)}",
+        source=line,
         fix="check that model(*example_inputs) runs; torch's own error is above",
     )
 
@@ -95,24 +94,36 @@ def _show(line: object) -> str | None:
     return None if line is None else str(line)
 
 
-def _dynamic_shapes(program: torch.export.ExportedProgram) -> Iterator[Problem]:
+def _data_dependent(program: torch.export.ExportedProgram) -> Iterator[Problem]:
+    """Yield the first shape or number that depends on data; what follows inherits it."""
     for node in program.graph.nodes:
-        value = node.meta.get("val")
-        tensors = [t for t in _leaves(value) if isinstance(t, Tensor)]
-        if node.op == "output" or not any(
-            isinstance(n, torch.SymInt) for t in tensors for n in t.shape
-        ):
+        if node.op == "output":
             continue
-        shape = ", ".join(str(n) for n in tensors[0].shape)
-        yield Problem(
-            "dynamic-shape",
-            f"the shape of {node.name} depends on data: [{shape}]; every shape must be fixed",
-            at=f"{node.name} = {node.target}",
-            source=_show(source.of_export_node(node.meta)),
-            fix="use a mask of fixed shape (torch.where) instead of selecting a varying number "
-            "of elements, and export without dynamic_shapes",
-        )
-        return  # what follows only inherits it
+        where = {"at": f"%{node.name} = {node.target}"}
+        line = _show(source.of_export_node(node.meta))
+        if node.target in _NUMBERS:
+            yield Problem(
+                "capture",
+                "the value of a tensor becomes a number of Python's, which a compiled step "
+                "cannot look at",
+                source=line,
+                fix="keep it a tensor: leave out item(), int() or float()",
+                **where,
+            )
+            return
+        tensors = [t for t in _leaves(node.meta.get("val")) if isinstance(t, Tensor)]
+        varying = [t for t in tensors if any(isinstance(n, torch.SymInt) for n in t.shape)]
+        if varying:
+            shape = ", ".join(str(n) for n in varying[0].shape)
+            yield Problem(
+                "dynamic-shape",
+                f"the shape of %{node.name} depends on data: [{shape}], and every shape must "
+                "be fixed",
+                source=line,
+                fix="keep all elements and use a mask (torch.where) instead of selecting some",
+                **where,
+            )
+            return
 
 
 def _leaves(value: object) -> list[Any]:

@@ -86,7 +86,7 @@ def _saved(path: Path) -> UserModel:
         raise UserError(
             Problem(
                 "model-file",
-                f"{path.name} is no program that torch.export.save wrote: {_reason(e)}",
+                f"{path.name} is no program that torch.export.save wrote: {source.reason(e)}",
                 fix="save it with torch.export.save(torch.export.export(model, inputs), path)",
             )
         ) from e
@@ -152,16 +152,11 @@ def _guarded(call: Callable[[], Any], doing: str) -> Any:  # noqa: ANN401
         raise UserError(
             Problem(
                 "model-import",
-                f"{doing} raised {_reason(e)}",
+                f"{doing} raised {source.reason(e)}",
                 source=None if line is None else str(line),
                 fix="make it run by itself in Python first",
             )
         ) from e
-
-
-def _reason(error: Exception) -> str:
-    first = next((t.strip() for t in str(error).splitlines() if t.strip()), "")
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
 def _from_module(module: ModuleType, factory: str, name: str, where: str) -> UserModel:

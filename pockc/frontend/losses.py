@@ -6,6 +6,7 @@ That makes the mean over many batches, the last one padded, exact.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -141,6 +142,19 @@ def predictions(outputs: Any, *, has_loss: bool) -> list[Tensor]:  # noqa: ANN40
 
 
 def _custom(function: Callable[..., Any], targets: tuple[Tensor, ...]) -> LossPlan:
+    needed, name = _targets_needed(function), getattr(function, "__name__", "")
+    name = name if name.isidentifier() else type(function).__name__
+    if needed is not None and needed != len(targets):
+        raise UserError(
+            Problem(
+                "loss-target",
+                f"the loss function {name} takes {needed} targets after the outputs, "
+                f"{len(targets)} are given",
+                fix="give example targets of one batch: target_example=... (example_target in "
+                "a model file)",
+            )
+        )
+
     def train(outputs: Any, *given: Tensor) -> Tensor:  # noqa: ANN401
         loss = function(outputs, *given)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
@@ -155,6 +169,21 @@ def _custom(function: Callable[..., Any], targets: tuple[Tensor, ...]) -> LossPl
         return loss.reshape(())
 
     return LossPlan("custom", train, targets=targets)
+
+
+def _targets_needed(function: Callable[..., Any]) -> int | None:
+    """Return how many arguments a loss requires besides the outputs, None if it may vary."""
+    called = function.forward if isinstance(function, torch.nn.Module) else function
+    try:
+        parameters = inspect.signature(called).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return None
+    positional = [
+        p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    return sum(p.default is p.empty for p in positional) - 1
 
 
 def _ours(name: str) -> Source:

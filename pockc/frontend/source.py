@@ -29,10 +29,9 @@ def of_export_node(meta: Mapping[str, object]) -> Source | None:
     frames = _frames(stack) if isinstance(stack, str) else []
     if not frames:
         return None
-    file, line, function, text = next(
-        (f for f in reversed(frames) if not _internal(f[0])), frames[0]
-    )
-    path, owner = _module(meta.get("nn_module_stack"))
+    users = next((f for f in reversed(frames) if not _internal(f[0])), None)
+    file, line, function, text = users or frames[0]
+    path, owner = _module(meta.get("nn_module_stack"), outermost=users is None)
     name = f"{owner}.{function}" if owner and function == "forward" else function
     return Source(_short(file), line, name, text, path)
 
@@ -62,6 +61,13 @@ def of_traceback(error: BaseException) -> Source | None:
             text = (frame.line or "").strip()
             return Source(_short(frame.filename), frame.lineno or 0, frame.name, text)
     return None
+
+
+def reason(error: BaseException) -> str:
+    """Return an exception's type and the first line of what it says."""
+    first = next((t.strip() for t in str(error).splitlines() if t.strip()), "")
+    name = type(error).__name__
+    return f"{name}: {first}" if first else name
 
 
 def _frames(stack: str) -> list[tuple[str, int, str, str]]:
@@ -95,13 +101,17 @@ def _short(file: str) -> str:
         return path.name
 
 
-def _module(stack: object) -> tuple[str, str]:
-    """Return the innermost module's qualified name and the innermost class of the user's."""
+def _module(stack: object, *, outermost: bool) -> tuple[str, str]:
+    """Return the innermost module's qualified name and the class whose line is shown.
+
+    That is the innermost class of the user's, or the outermost one if all are torch's.
+    """
     if not isinstance(stack, Mapping) or not stack:
         return "", ""
     entries = [(str(path), _class_name(kind)) for path, kind in stack.values()]
     users = [kind for _, kind in entries if not kind.startswith("torch.")]
-    owner = (users or [entries[-1][1]])[-1].rsplit(".", 1)[-1]
+    shown = entries[0][1] if outermost else (users or [entries[-1][1]])[-1]
+    owner = shown.rsplit(".", 1)[-1]
     return _plain(entries[-1][0]), owner
 
 

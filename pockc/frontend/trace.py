@@ -25,8 +25,10 @@ from torch.fx import traceback as fx_traceback
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 
+from pockc.errors import PockcError, Problem, UserError
 from pockc.frontend import source
-from pockc.frontend.composite import REPLACED
+from pockc.frontend.composite import FROZEN, INFERENCE, REPLACED
+from pockc.frontend.quiet import quiet
 from pockc.ir import Source
 
 aten = torch.ops.aten
@@ -105,7 +107,9 @@ class Request:
         canonical: The name to use for each name of a tied tensor.
         loss_source: The line to name for the nodes of a loss that is ours.
         extras: Example targets and constants, of which only shape and type count.
-        gradients: Whether to add gradients of ("loss", "") for all floating parameters.
+        training: Whether it is the step: dropout is on, buffers may be written, and gradients
+            of ("loss", "") for all floating parameters are results.
+        update_batch_norm: Whether batch norm uses the batch's statistics in training.
     """
 
     program: torch.export.ExportedProgram
@@ -113,7 +117,8 @@ class Request:
     canonical: Mapping[str, str] = field(default_factory=dict)
     loss_source: Source | None = None
     extras: tuple[Tensor, ...] = ()
-    gradients: bool = False
+    training: bool = False
+    update_batch_norm: bool = False
 
 
 def trace(request: Request) -> Traced:
@@ -136,11 +141,12 @@ class _Tracer:
 
     def trace(self) -> Traced:
         mode = _fake_mode(self.places)
-        with mode:
+        with mode, quiet():
             # Outside of the trace, so that it does not record it.
             fakes = [cast(Tensor, p.value).detach() for p in self.places]
             fakes += [mode.from_tensor(t, static_shapes=True) for t in self.request.extras]
-            with fx_traceback.preserve_node_meta():
+            # Without oneDNN, recurrent layers are traced as what they compute.
+            with fx_traceback.preserve_node_meta(), torch.backends.mkldnn.flags(enabled=False):
                 # make_fx counts the arguments of a bound method wrongly.
                 module = make_fx(lambda tensors: self._run(tensors))(fakes)  # noqa: PLW0108
         return Traced(
@@ -162,12 +168,11 @@ class _Tracer:
                 if p.kind == "parameter" and t.dtype.is_floating_point
             }
             for leaf in leaves.values():
-                leaf.requires_grad_(self.request.gradients)
-            with torch.set_grad_enabled(self.request.gradients):
+                leaf.requires_grad_(self.request.training)
+            with torch.set_grad_enabled(self.request.training):
                 outputs = self._forward(given)
-                with self._lines_of_loss():
-                    found = dict(self.request.loss(outputs, *extras))
-            if self.request.gradients:
+                found = self._loss(outputs, extras)
+            if self.request.training:
                 found.update(self._gradients(found[("loss", "")], leaves))
                 found.update(self._written(given))
             self.results = list(found)
@@ -178,6 +183,23 @@ class _Tracer:
         arguments = [table.get((p.kind, p.name), p.value) for p in self.all_places]
         flat = self._interpret(self.graph, arguments)
         return torch.utils._pytree.tree_unflatten(flat, self.request.program.call_spec.out_spec)
+
+    def _loss(self, outputs: Any, extras: Sequence[Tensor]) -> dict[Key, Tensor]:  # noqa: ANN401
+        try:
+            with self._lines_of_loss():
+                return dict(self.request.loss(outputs, *extras))
+        except PockcError:
+            raise
+        except Exception as e:
+            line = source.of_traceback(e)
+            raise UserError(
+                Problem(
+                    "loss-function",
+                    f"the loss function raised {source.reason(e)}",
+                    source=None if line is None else str(line),
+                    fix="it takes the model's outputs, then the targets, and returns a scalar",
+                )
+            ) from e
 
     def _gradients(self, loss: Tensor, leaves: Mapping[str, Tensor]) -> dict[Key, Tensor]:
         if not leaves or not loss.requires_grad:
@@ -235,11 +257,35 @@ class _Tracer:
         if region := _region(node, args):
             with region[0]:
                 return self._interpret(region[1], region[2])
-        tag = self._enter(source.of_export_node(node.meta))
-        target = REPLACED.get(cast(Any, node.target), cast(Any, node.target))
-        out = target(*args, **kwargs)
+        line = source.of_export_node(node.meta)
+        tag = self._enter(line)
+        target = self._target(node.target)
+        try:
+            out = target(*args, **kwargs)
+        except Exception as e:
+            raise UserError(
+                Problem(
+                    "unsupported-op",
+                    f"{node.target} cannot be traced: {source.reason(e)}",
+                    at=f"%{node.name} = {node.target}",
+                    source=None if line is None else str(line),
+                    fix="write it with supported operations",
+                )
+            ) from e
         self._hook(out, tag)
         return out
+
+    def _target(self, target: Any) -> Callable[..., Any]:  # noqa: ANN401
+        """Return what runs instead of an operation.
+
+        A program that was exported in training mode has its dropout and batch statistics fixed
+        to that; elsewhere the flags say already what is asked for here.
+        """
+        if not self.request.training and target in INFERENCE:
+            return INFERENCE[target]
+        if not self.request.update_batch_norm and target in FROZEN:
+            return FROZEN[target]
+        return REPLACED.get(target, cast(Callable[..., Any], target))
 
     def _enter(self, line: Source | None) -> int:
         """Name the line for what is recorded from now on; return its tag."""

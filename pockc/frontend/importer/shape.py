@@ -101,7 +101,10 @@ def _unbind(b: Importer, x: Value, dim: int = 0) -> tuple[Value, ...]:
 
 
 @lower(
-    "aten.split.Tensor", "aten.split_with_sizes.default", "aten.split_with_sizes_copy.default"
+    "aten.split.Tensor",
+    "aten.unsafe_split.Tensor",
+    "aten.split_with_sizes.default",
+    "aten.split_with_sizes_copy.default",
 )
 def _split(
     b: Importer, x: Value, sizes: int | Sequence[int], dim: int = 0
