@@ -107,8 +107,8 @@ class _Shown:
 
     def epoch(self, report: EpochReport) -> None:
         line = (
-            f"epoch {report.epoch:<2} loss {report.loss:.4f}, {milliseconds(report.step_ms)}/step, "
-            f"{report.seconds:.1f} s"
+            f"epoch {report.epoch:<2} loss {report.loss:.4f}, "
+            f"{milliseconds(report.step_ms)}/step, {report.seconds:.1f} s"
         )
         if report.evaluation is not None:
             line += f"; eval: {figures(report.evaluation)}"

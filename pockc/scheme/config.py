@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from pockc.errors import Problem, UserError
-from pockc.scheme.messages import Origin, problem_of, suggestion
+from pockc.scheme.messages import FIX_MARK, Origin, problem_of, suggestion
 from pockc.scheme.yaml_text import read_yaml
 
 Choices = Mapping[str, Sequence[str]]
@@ -174,9 +174,8 @@ class Config(_Strict):
     def _known_preset(cls, value: str | None) -> str | None:
         if value is not None and not _PRESET.fullmatch(value):
             hint = suggestion(value, PRESETS)
-            raise ValueError(
-                f"there is no preset '{value}'{hint}; one of: {', '.join(PRESETS)}"
-            )
+            fix = f"choose from: {', '.join(PRESETS)}"
+            raise ValueError(f"there is no preset '{value}'{hint}{FIX_MARK}{fix}")
         return value
 
 

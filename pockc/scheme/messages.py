@@ -14,6 +14,9 @@ from pockc.errors import Problem
 
 Path = tuple[str | int, ...]
 
+FIX_MARK = " | "
+"""Separates in a validator's message what is wrong from what to do."""
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -69,11 +72,11 @@ def problem_of(error: ErrorDetails, origin: Origin, model: type[BaseModel]) -> P
             what = f"'{path[-1]}' is {given!r}{suggestion(str(given), choices)}"
             return Problem("config-value", what, at, fix=f"choose from: {', '.join(choices)}")
         case "value_error":
-            what = str(error["msg"]).removeprefix("Value error, ")
-            return Problem("config-value", what, at)
+            what, _, fix = str(error["msg"]).removeprefix("Value error, ").partition(FIX_MARK)
+            return Problem("config-value", what, at, fix=fix or None)
         case _:
-            name = path[-1] if path else "the configuration"
-            expected = _lower_first(str(error["msg"]).removeprefix("Input "))
+            name = path[-1] if isinstance(path[-1], str) else _spelled(path)
+            expected = _lower_first(str(error["msg"]).removeprefix("Input ").split(", ")[0])
             what = f"'{name}' is {_short(given)}, but {expected}"
             return Problem("config-value", what, at)
 
