@@ -10,7 +10,7 @@ from tvm import tirx
 
 from pockc.backends.tvm.builder import Builder
 from pockc.backends.tvm.targets import Target
-from pockc.backends.tvm.tir import Expr, Memory
+from pockc.backends.tvm.tir import Code, Expr, Memory
 from pockc.backends.tvm.values import Scope, number
 from pockc.ir.types import DType
 
@@ -107,7 +107,7 @@ class Tile:
         left: The left operand at row `i` and reduction indices: a number.
         right: The right operand from column `j` on, so many lanes, at reduction indices.
         put: Takes the result at row `i`, column `j`.
-        start: The sum so far at row `i` and column `j`, so many lanes; None is zero.
+        store: Takes, instead, the result at row `i` from column `j` on, so many lanes.
     """
 
     rows: int
@@ -117,7 +117,6 @@ class Tile:
     left: Callable[[int, Sequence[Expr]], Expr]
     right: Callable[[int, int, Sequence[Expr]], Expr]
     put: Callable[[Scope, int, Expr, Expr], None] | None = None
-    start: Callable[[int, int, int], Expr] | None = None
     store: Callable[[int, int, int, Expr], None] | None = None
 
 
@@ -128,12 +127,8 @@ def compute(b: Builder, tile: Tile) -> None:
     spans = list(zip(tile.vectors.starts, tile.vectors.lanes, strict=True))
     for i in range(tile.rows):
         for j, lanes in spans:
-            value = (
-                spread(number(0, tile.dtype), lanes)
-                if tile.start is None
-                else tile.start(i, j, lanes)
-            )
-            code.emit(total.store(code.const(i * width + j), value, lanes))
+            zero = spread(number(0, tile.dtype), lanes)
+            code.emit(total.store(code.const(i * width + j), zero, lanes))
     with tile.reduce() as ks:
         right = [code.bind(tile.right(j, lanes, ks)) for j, lanes in spans]
         for i in range(tile.rows):
@@ -166,3 +161,9 @@ def _write(
 def spread(value: Expr, lanes: int) -> Expr:
     """Return a number in every lane."""
     return value if lanes == 1 else tirx.Broadcast(value, lanes)
+
+
+def add_to(code: Code, memory: Memory, where: Expr, lanes: int, value: Expr) -> None:
+    """Add a vector to memory. Blocks of a long sum are added so: it keeps more digits."""
+    where = code.bind(where)
+    code.emit(memory.store(where, memory.load(where, lanes) + value, lanes))

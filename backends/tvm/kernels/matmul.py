@@ -23,6 +23,7 @@ from pockc.backends.tvm.tile import (
     Shape,
     Tile,
     Vectors,
+    add_to,
     best_shape,
     column_tiles,
     compute,
@@ -475,9 +476,8 @@ class _Long:
                 lambda j, lanes, ks: right.memory.load(
                     from_right + ks[0] * right.strides[-2] + j, lanes
                 ),
-                start=lambda i, j, lanes: partial.memory.load(to + i * row + j, lanes),
-                store=lambda i, j, lanes, value: code.emit(
-                    partial.memory.store(to + i * row + j, value, lanes)
+                store=lambda i, j, lanes, value: add_to(
+                    code, partial.memory, to + i * row + j, lanes, value
                 ),
             ),
         )

@@ -20,7 +20,7 @@ from pockc.backends.tvm.kernels import depthwise
 from pockc.backends.tvm.kernels.convolution import Line, forward_line
 from pockc.backends.tvm.kernels.depthwise import channels_last
 from pockc.backends.tvm.kernels.window import pair
-from pockc.backends.tvm.tile import Tile, Vectors, best_shape, column_tiles, compute, row_tiles
+from pockc.backends.tvm.tile import Tile, Vectors, add_to, best_shape, column_tiles, compute, row_tiles
 from pockc.backends.tvm.tir import Expr
 from pockc.backends.tvm.values import Index, Scope, Source, Stored, number
 from pockc.ir.graph import Node
@@ -186,16 +186,12 @@ class _Gradient:
         def put(scope: Scope, i: int, j: Expr, value: Expr) -> None:
             self.sink.put(scope, (g * result + j0 + j, i0 + i, r, s), value)
 
-        start = store = None
+        store = None
         if partial is not None:
             to = code.bind(partial.offset((part, g, r, s, i0, j0)))
 
-            def start(i: int, j: int, lanes: int) -> Expr:
-                return partial.memory.load(to + i * partial.strides[4] + j, lanes)
-
             def store(i: int, j: int, lanes: int, value: Expr) -> None:
-                where = to + i * partial.strides[4] + j
-                code.emit(partial.memory.store(where, value, lanes))
+                add_to(code, partial.memory, to + i * partial.strides[4] + j, lanes, value)
 
         compute(
             b,
@@ -207,7 +203,6 @@ class _Gradient:
                 lambda i, ks: x.memory.load(ks[0] + i * x.strides[1]),
                 lambda j, lanes, ks: dy.memory.load(ks[1] + j, lanes),
                 put,
-                start,
                 store,
             ),
         )
