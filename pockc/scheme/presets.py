@@ -101,7 +101,9 @@ def _pockengine(parameters: Parameters, structure: Structure) -> set[str]:
         count = INVERTED_RESIDUAL_BLOCKS if depthwise else RESIDUAL_BLOCKS
         pick = _first_pointwise
     else:
-        biased = bool(_biases(parameters, (p for b in blocks for p in b)))
+        # Some decoders have biases in the projections of the attention, but nowhere else.
+        ends = {matrices(parameters, b)[-1].module for b in blocks if matrices(parameters, b)}
+        biased = any(p.kind == "bias" and p.module in ends for p in parameters.values())
         count = (len(blocks) + 1) // 2 if biased else DECODER_BLOCKS
         pick = _attention_and_first_linear
     chosen = set(structure.head)
@@ -115,8 +117,14 @@ def _biases(parameters: Parameters, names: Iterable[str]) -> set[str]:
 
 
 def _first_pointwise(weights: Sequence[ParamFacts]) -> set[str]:
-    """Return the first 1x1 convolution of a block; of a block without one, the first filter."""
+    """Return the first 1x1 convolution of a block.
+
+    A block that begins with a full filter has one in its shortcut at most: there the first
+    filter is taken.
+    """
     pointwise = [p for p in weights if p.type.shape[2:] == (1, 1)]
+    if weights and 1 not in weights[0].type.shape[1:]:
+        pointwise = []
     return {p.name for p in (pointwise or weights)[:1]}
 
 

@@ -128,6 +128,28 @@ def test_pockengine_on_a_resnet() -> None:
     }  # fmt: skip
 
 
+def test_a_block_that_begins_with_a_full_filter_trains_that_one() -> None:
+    b = Builder()
+    for i in range(2):
+        b.container(f"layer.{i}", "BasicBlock")
+        b.conv(f"layer.{i}.conv1", 8, 8, 3)
+        b.conv(f"layer.{i}.conv2", 8, 8, 3)
+        b.conv(f"layer.{i}.down", 8, 8, 1)
+    assert names("pockengine", b.model()) == {f"layer.{i}.conv1.weight" for i in range(2)}
+
+
+def test_biases_of_the_attention_alone_do_not_make_a_bert() -> None:
+    b = Builder()
+    for i in range(8):
+        b.container(f"h.{i}", "Block")
+        b.linear(f"h.{i}.attn.qkv", 8, 24)
+        b.linear(f"h.{i}.mlp.up", 8, 32, bias=False)
+        b.linear(f"h.{i}.mlp.down", 32, 8, bias=False)
+    found = names("pockengine", b.model())
+    assert "h.3.attn.qkv.bias" in found
+    assert not [n for n in found if n.startswith("h.2.")]
+
+
 def test_a_fused_projection_as_wide_as_the_feed_forward_part_is_attention() -> None:
     b = Builder()
     for i in range(2):
