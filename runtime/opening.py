@@ -22,7 +22,7 @@ from pockc.runtime.manifest import (
     parse_manifest,
 )
 
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 16
 
 
 def read_manifest(folder: Path) -> Manifest:

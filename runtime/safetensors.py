@@ -21,7 +21,7 @@ from pockc.errors import Problem, UserError
 from pockc.runtime.dtypes import BY_STORED, Array, ElementType, array_from
 from pockc.runtime.files import previous_of
 
-CHUNK_BYTES = 1 << 18
+CHUNK_BYTES = 1 << 16
 DIGEST_KEY = "pock.sha256"
 """Metadata with the SHA-256 of the whole file, these 64 digits counted as zeros."""
 
