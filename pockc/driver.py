@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pockc import __version__, artifact, plan, runtime
+from pockc import __version__, artifact, backends, plan, runtime
 from pockc.backends import native
 from pockc.backends.base import Backend, Kernel
 from pockc.backends.tvm import targets
-from pockc.errors import Problem, UserError
 from pockc.frontend.captured import Captured, Recipe
 from pockc.frontend.choices import LOSSES, OPTIMIZERS
 from pockc.frontend.ranges import input_ranges
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 """Called as `progress(stage, done, total)`; a stage begins at 0 and ends at its total."""
-
-BACKENDS = ("tvm",)
 
 
 def _quiet(stage: str, done: int, total: int) -> None:
@@ -136,7 +133,7 @@ def build(user: UserModel, config: Config, path: Path, options: Options) -> Mani
     Raises:
         UserError: The model, the configuration or the target cannot be used; says why.
     """
-    find_backend(options.backend)  # a misspelled name is told before anything long runs
+    backends.get(options.backend)  # a misspelled name is told before anything long runs
     targets.get(options.target)
     return build_captured(capture_model(user, config, options), config, path, options)
 
@@ -149,7 +146,7 @@ def build_captured(
     Raises:
         UserError: The configuration or the target cannot be used; says why.
     """
-    backend, target = find_backend(options.backend), targets.get(options.target)
+    backend, target = backends.get(options.backend), targets.get(options.target)
     scheme = resolve(
         config, captured.parameters, captured.values, captured.modules, captured.aliases
     )
@@ -188,21 +185,6 @@ def build_captured(
             report=_report(captured, scheme, config, entries, memory, full),
         )
         return artifact.write_artifact(path, contents)
-
-
-def find_backend(name: str) -> Backend:
-    """Return a backend by name.
-
-    Raises:
-        UserError: [unknown-backend] There is none of that name.
-    """
-    if name not in BACKENDS:
-        what = f"there is no backend '{name}'"
-        fix = f"choose from: {', '.join(BACKENDS)}"
-        raise UserError(Problem("unknown-backend", what, fix=fix))
-    from pockc.backends.tvm import BACKEND
-
-    return BACKEND
 
 
 def capture_model(user: UserModel, config: Config, options: Options) -> Captured:
