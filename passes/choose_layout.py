@@ -194,8 +194,8 @@ def _reduction(c: _Chooser, node: Node) -> Node:
 
 
 def _free(c: _Chooser, node: Node) -> Node:
-    """The layout that the readers want, else row-major; operands in any."""
-    return _typed(node, node.inputs, c.wish(node) or tuple(range(node.type.rank)))
+    """The layout that the readers want, else what it is, row-major; operands in any."""
+    return _typed(node, node.inputs, c.wish(node) or node.type.order)
 
 
 def _matmul(c: _Chooser, node: Node) -> Node:

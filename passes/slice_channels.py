@@ -69,7 +69,8 @@ class SliceChannels:
         )
         if outputs == graph.outputs:
             return graph
-        return EliminateDead()(graph.replace(nodes=slicer.ordered(), outputs=outputs))
+        made_graph = EliminateDead()(graph.replace(nodes=slicer.ordered(), outputs=outputs))
+        return _move_on(made_graph, slicer.selected)
 
     def _problems(self, graph: Graph, gradients: Mapping[str, str]) -> Iterator[Problem]:
         for param, (axis, indices) in self.selections:
@@ -93,6 +94,27 @@ class SliceChannels:
                 )
 
 
+def _move_on(graph: Graph, selected: Mapping[str, Selection]) -> Graph:
+    """Move selections past values that had several readers, and now have one.
+
+    The gradient behind a layer is read by the gradients of its weight and of its bias: when both
+    are selected from, nobody is left who reads it as a whole.
+    """
+    while selected:
+        slicer = _Slicer(graph)
+        moved: dict[str, str] = {}
+        for node in graph.nodes:
+            if node.name in selected and slicer.alone(node.inputs[0]):
+                part = slicer.pushed(node.inputs[0], selected[node.name])
+                if part is not None:
+                    moved[node.name] = part
+        if not moved:
+            break
+        graph = EliminateDead()(graph.replace(nodes=slicer.ordered()).substitute(moved))
+        selected = slicer.selected
+    return graph
+
+
 def _some(indices: tuple[int, ...]) -> str:
     return ", ".join(map(str, indices[:6])) + (", ..." if len(indices) > 6 else "")
 
@@ -104,6 +126,8 @@ class _Slicer(Rewriter):
         super().__init__(graph)
         self._defs.update(graph.defs)
         self._made: dict[tuple[str, Selection], str] = {}
+        self.selected: dict[str, Selection] = {}
+        """The nodes that select from a whole value, and what they select."""
         self._place = {n.name: at for at, n in enumerate(graph.nodes)}
         self._behind: list[tuple[int, Node]] = []
 
@@ -114,14 +138,25 @@ class _Slicer(Rewriter):
             return value
         key = (value, selection)
         if key not in self._made:
-            count = len(self.nodes)
-            self._made[key] = self._pushed(value, selection) or emit_selection(
-                self, value, selection
-            )
-            at = self._place.get(value, -1)
-            self._behind += [(at, n) for n in self.nodes[count:]]
-            del self.nodes[count:]
+            made = self.pushed(value, selection)
+            if made is None:
+                count = len(self.nodes)
+                made = emit_selection(self, value, selection)
+                self.selected[made] = selection
+                self._take_new(value, count)
+            self._made[key] = made
         return self._made[key]
+
+    def _take_new(self, value: str, count: int) -> None:
+        """Note that the nodes from a number on belong behind a value."""
+        at = self._place.get(value, -1)
+        self._behind += [(at, n) for n in self.nodes[count:]]
+        del self.nodes[count:]
+
+    def alone(self, value: str) -> bool:
+        """Whether one node reads a value of the graph."""
+        outside = value in self.graph.output_values
+        return value in self._place and len(self.graph.users[value]) == 1 and not outside
 
     def ordered(self) -> tuple[Node, ...]:
         """Return old and new nodes, operands first."""
@@ -129,7 +164,7 @@ class _Slicer(Rewriter):
         new = [(at, 1 + i, n) for i, (at, n) in enumerate(self._behind)]
         return tuple(n for _, _, n in sorted(old + new, key=lambda t: t[:2]))
 
-    def _pushed(self, value: str, selection: Selection) -> str | None:
+    def pushed(self, value: str, selection: Selection) -> str | None:
         """Return the part made of parts of the operands, None if that saves nothing."""
         node = self.graph.node(value)
         if node is None or not self._worth(node):
@@ -142,9 +177,11 @@ class _Slicer(Rewriter):
             log.debug("slice_channels: %%%s = %s is selected from as a whole", value, node.op)
             return None
         operands, attrs = made
-        # The operands may have been put on the list of this value's own new nodes.
         part = self.make(node.op, operands, attrs, source=node.source)
-        return self.append(replace(part, name=self.fresh(f"{value}_part")))
+        count = len(self.nodes)
+        name = self.append(replace(part, name=self.fresh(f"{value}_part")))
+        self._take_new(value, count)
+        return name
 
     def _worth(self, node: Node) -> bool:
         """With other readers the whole value is there: selecting from it is but a copy."""

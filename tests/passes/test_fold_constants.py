@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pockc.passes import run_passes
 from pockc.passes.fold_constants import FoldConstants
-from tests.support import Golden, graph, ops_of, same_results
+from tests.support import Golden, graph, ops_of, same_results, without_numbers
 
 TABLES = """
 %x : f32[4,4] = input batch "x"
@@ -23,7 +23,7 @@ output prediction "0" %c
 
 def test_what_no_input_changes_becomes_a_constant(golden: Golden) -> None:
     after = run_passes(graph(TABLES), [FoldConstants()])
-    golden.check(str(after))
+    golden.check(without_numbers(str(after)))
     same_results(graph(TABLES), after)
     assert FoldConstants()(after) is after
 
