@@ -60,7 +60,16 @@ def import_graph(
         raise UserError(*dict.fromkeys(problems))
     for (role, _), node in zip(outputs, wanted, strict=True):
         b.builder.output(role, _one(values[node]))
-    return b.builder.build()
+    return _without_dead(b.builder.build())
+
+
+def _without_dead(graph: Graph) -> Graph:
+    """Drop nodes that handlers emitted and nothing reads."""
+    needed = set(graph.output_values)
+    for node in reversed(graph.nodes):
+        if node.name in needed:
+            needed.update(node.inputs)
+    return graph.replace(nodes=tuple(n for n in graph.nodes if n.name in needed))
 
 
 def _inputs(
