@@ -289,7 +289,9 @@ def batch_norm_net() -> nn.Module:
     nn.init.uniform_(norm.running_mean)
     nn.init.uniform_(norm.running_var, 0.5, 2.0)
     nn.init.uniform_(norm.weight)
-    net = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), norm, nn.ReLU(), nn.Flatten(), nn.Linear(36, 2))
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3, bias=False), norm, nn.ReLU(), nn.Flatten(), nn.Linear(36, 2)
+    )
     return net.double()
 
 
