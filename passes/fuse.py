@@ -71,7 +71,7 @@ class _Group:
     Attributes:
         root: The node whose value is the result.
         members: Its nodes by name, the root included.
-        operands: The values it reads from memory.
+        operands: The values it reads that are not members.
         anchor: The contraction or reduction it is built around.
         rows: For a row kernel, the type of what is reduced and the axes.
         aligned: Members computed at the place of the result's element.
@@ -113,9 +113,8 @@ class _Grower:
             seen.add(name)
             node = self.graph.node(name)
             if node is not None and self._take(group, node):
+                group.operands = (group.operands - {name}) | set(node.inputs)
                 self._offer(node, waiting)
-            else:
-                group.operands.add(name)
         return group
 
     def _can_be_root(self, root: Node) -> bool:
@@ -125,6 +124,7 @@ class _Grower:
     def _start(self, group: _Group) -> None:
         root = group.root
         group.members[root.name] = root
+        group.operands = set(root.inputs)
         group.aligned.add(root.name)
         if root.op in self.rules.reductions | self.rules.rows:
             group.anchor = root
@@ -148,10 +148,10 @@ class _Grower:
     def _take(self, group: _Group, node: Node) -> bool:
         """Take a node in if that is wanted and legal."""
         readers = [u for u in self.graph.users[node.name] if u.name in group.members]
-        if (
-            node.name in self.kept
-            or len(group.operands) + len(node.inputs) > self.rules.operands
-        ):
+        if node.name in self.kept:
+            return False
+        operands = (group.operands - {node.name}) | set(node.inputs)
+        if len(operands) > max(self.rules.operands, len(group.operands)):
             return False
         if any(u.op in self.rules.contractions for u in readers):
             return False

@@ -16,7 +16,7 @@ from pockc.ops import OpKind
 from pockc.passes.fusion_rules import FusionRules
 
 # Longest expression that is computed more than once.
-RECOMPUTED_NODES = 40
+RECOMPUTED_NODES = 24
 # A value so much smaller than its reader is not worth computing for each of the reader's elements.
 BROADCAST_RATIO = 16
 
@@ -27,20 +27,20 @@ class Expression:
 
     Attributes:
         leaves: The kept values that it reads.
-        length: Number of nodes.
+        nodes: The nodes in it.
         repeatable: Whether it holds nothing that must be computed once.
         costly: Whether an op in it is dear, as exp.
         rows: Whether it holds a reduction of rows.
     """
 
     leaves: frozenset[str]
-    length: int
+    nodes: frozenset[str]
     repeatable: bool
     costly: bool
     rows: bool
 
 
-_KEPT = Expression(frozenset(), 0, repeatable=True, costly=False, rows=False)
+_KEPT = Expression(frozenset(), frozenset(), repeatable=True, costly=False, rows=False)
 
 
 def kept_values(graph: Graph, rules: FusionRules) -> tuple[frozenset[str], frozenset[str]]:
@@ -109,7 +109,7 @@ class _Chooser:
         anchor = not rows and node.op not in self.rules.injective
         return Expression(
             leaves,
-            1 + sum(e.length for e in operands),
+            frozenset({node.name}).union(*(e.nodes for e in operands)),
             repeatable=not anchor and all(e.repeatable for e in operands),
             costly=not ops.get(node.op).cheap or any(e.costly for e in operands),
             rows=rows or any(e.rows for e in operands),
@@ -159,14 +159,14 @@ class _Chooser:
 
     def _too_small(self, node: Node, expression: Expression, users: tuple[Node, ...]) -> bool:
         """Whether a reader would compute it anew for each of many elements, at some cost."""
-        if expression.rows or not (expression.costly or expression.length > 3):
+        if expression.rows or not (expression.costly or len(expression.nodes) > 3):
             return False
         if not expression.leaves:
             return False
         return any(u.type.size >= BROADCAST_RATIO * node.type.size for u in users)
 
     def _worth_repeating(self, node: Node, expression: Expression) -> bool:
-        if not expression.repeatable or expression.length > RECOMPUTED_NODES:
+        if not expression.repeatable or len(expression.nodes) > RECOMPUTED_NODES:
             return False
         size = node.type.size
         if expression.rows:

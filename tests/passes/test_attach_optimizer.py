@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from pockc.errors import InternalError
-from pockc.ir import Gradient, OptState, Param, Scalar, StateUpdate, Update
+from pockc.ir import DType, Gradient, InputRole, OptState, Param, Scalar, StateUpdate, Update
 from pockc.passes import run_passes
 from pockc.passes.accumulate_gradients import AccumulateGradients, apply_update_graph
-from pockc.passes.attach_optimizer import AttachOptimizer, Attachment
+from pockc.passes.attach_optimizer import Attachment, AttachOptimizer
 from pockc.passes.clip_gradients import ClipGradients
 from pockc.passes.prune_backward import PruneBackward
 from pockc.passes.share_common import ShareCommon
@@ -15,8 +15,8 @@ from pockc.passes.slice_channels import SliceChannels
 from tests.passes.nets import MLP, sgd
 from tests.support import Golden, close, graph, ops_of, random_inputs, results
 from tests.tolerances import EXACT, TABLE
-from pockc.ir import DType
 
+Given = dict[InputRole, np.ndarray]
 BOTH = (Attachment("fc1.weight", sgd(6, 8)), Attachment("fc2.weight", sgd(8, 4), 10.0))
 PRUNE = PruneBackward(frozenset({"fc1.weight", "fc2.weight"}))
 CLOSE = TABLE[DType.F32, "rewrite"]
@@ -104,15 +104,14 @@ def test_two_micro_batches_make_the_update_of_their_mean(golden: Golden) -> None
     apply = run_passes(apply_update_graph(gradients, 2), [AttachOptimizer(BOTH)])
     golden.check(str(step) + str(apply))
     first, second = random_inputs(step, 1), random_inputs(step, 2)
-    shared = {r: a for r, a in first.items() if isinstance(r, Param)}
+    shared: Given = {r: a for r, a in first.items() if isinstance(r, Param)}
     name = "fc1.weight"
     slot, out = OptState("grad_sum", name), StateUpdate("grad_sum", name)
     total = np.zeros((6, 8), np.float32)
     for batch in (first, second):
         total = results(step, {**batch, **shared, slot: total})[out]
-    mean = sum(
-        results(gradients, {**b, **shared})[Gradient(name)] for b in (first, second)
-    ) * np.float32(0.5)
+    parts = [results(gradients, {**b, **shared})[Gradient(name)] for b in (first, second)]
+    mean = (parts[0] + parts[1]) * np.float32(0.5)
     given = {**random_inputs(apply), **shared, slot: total}
     found = results(apply, given)
     p, _ = expected(given[Param(name)], mean, given[OptState("momentum", name)])
