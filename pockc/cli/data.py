@@ -45,9 +45,10 @@ def read_data(path: Path, specs: Sequence[InputSpec], entry: str) -> dict[str, n
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise _single_array(path)
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            raise _single_array(path)
+        with loaded as file:
             return {name: file[name] for name in file.files}
     except FileNotFoundError:
         what = f"there is no file {path}"

@@ -70,7 +70,7 @@ def savings_table(manifest: Manifest) -> Table | None:
 def scheme_table(manifest: Manifest, shown: int | None = SHOWN) -> Table | None:
     """Return the trained tensors, None if the artifact does not tell them."""
     rows: Sequence[Mapping[str, Any]] = manifest.report.get("scheme", ())
-    if not rows:
+    if not isinstance(rows, list) or not rows:
         return None
     columns = ("tensor", "shape", "trained", "lr x", "because")
     made = table(f"Trained tensors ({len(rows)})", *columns, right=(2, 3))
