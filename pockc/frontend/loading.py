@@ -252,5 +252,7 @@ def _missing(module: ModuleType, where: str, name: str, what: str) -> None:
 
 
 def _own(module: ModuleType, value: object) -> bool:
-    """Whether a value was made in a module, and not imported into it."""
+    """Whether a value was made in a module, and no function or class imported into it."""
+    if not inspect.isclass(value) and not inspect.isroutine(value):
+        return True
     return getattr(value, "__module__", module.__name__) == module.__name__
