@@ -16,5 +16,8 @@ def tensor_name(key: StateKey) -> str:
             return name
         case OptState(slot, param):
             return f"optimizer.{slot}.{param}"
-        case Constant(digest):
+        case Constant(digest, None):
             return f"constant.{digest}"
+        case Constant(digest, layout):
+            # One content may be kept in several orders.
+            return f"constant.{digest}.{'_'.join(map(str, layout))}"

@@ -18,6 +18,7 @@ from pockc.plan import (
     make_plan,
     verify_plan,
 )
+from pockc.plan.names import tensor_name
 from tests.plan.graphs import SGD, SWAP, training_graphs
 from tests.plan.machine import Machine, entry_of
 from tests.support import close, graph, random_inputs, results
@@ -233,3 +234,9 @@ def test_empty_tensors_and_entries_without_steps_have_plans() -> None:
     assert plan.arena_bytes == 0
     assert plan.state.slot(OptState("m", "w")) is not None
     assert Loss() not in [p.role for p in plan.entries[0].outputs]
+
+
+def test_one_literal_in_two_layouts_is_two_tensors_with_two_names() -> None:
+    digest = "0123"
+    names = [tensor_name(Constant(digest)), tensor_name(Constant(digest, (1, 0)))]
+    assert names == ["constant.0123", "constant.0123.1_0"]
