@@ -16,8 +16,7 @@ def tensor_name(key: StateKey) -> str:
             return name
         case OptState(slot, param):
             return f"optimizer.{slot}.{param}"
-        case Constant(digest, None):
-            return f"constant.{digest}"
         case Constant(digest, layout):
             # One content may be kept in several orders.
-            return f"constant.{digest}.{'_'.join(map(str, layout))}"
+            order = "" if layout is None else "." + "_".join(map(str, layout))
+            return f"constant.{digest}{order}"
