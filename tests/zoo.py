@@ -56,14 +56,21 @@ def need(package: str, install: str) -> None:
         pytest.skip(f"{package} is not installed: {install}")
 
 
-def _timm() -> Any:
-    """Import timm where torchvision's compiled half, which wants CUDA, does not load."""
-    need("timm", "pip install --no-deps timm torchvision==0.28.0; pip install pillow")
+def _stand_in_for_torchvision() -> None:
+    """Let torchvision be imported where its compiled half, which wants CUDA, does not load.
+
+    timm needs it; transformers imports it wherever it is installed.
+    """
     if not _LIBRARIES and "torchvision" not in sys.modules:
         sys.modules["torchvision._meta_registrations"] = types.ModuleType("_meta_registrations")
         library = torch.library.Library("torchvision", "DEF")
         library.define(_NMS)
         _LIBRARIES.append(library)
+
+
+def _timm() -> Any:
+    need("timm", "pip install --no-deps timm torchvision==0.28.0; pip install pillow")
+    _stand_in_for_torchvision()
     return importlib.import_module("timm")
 
 
@@ -77,6 +84,7 @@ def _image(name: str, size: int = 64, **options: Any) -> Callable[[], Example]:
 
 def _transformers() -> Any:
     need("transformers", "pip install transformers")
+    _stand_in_for_torchvision()
     return importlib.import_module("transformers")
 
 
