@@ -20,10 +20,10 @@ def exp(code: Code, x: Expr) -> Expr:
     if dtype_of(x) != "float32":
         return tirx.exp(x)
     x = code.bind(x)
-    inside = code.bind(_clamped(x, -104.0, 89.0))
+    inside = code.cut(_clamped(x, -104.0, 89.0))
     n = code.bind(tirx.floor(inside * _f(1.44269504088896341) + _f(0.5)))
     r = code.bind(n * _f(-0.693359375) + inside)
-    r = code.bind(n * _f(2.12194440e-4) + r)
+    r = code.cut(n * _f(2.12194440e-4) + r)
     p = _horner(
         code,
         r,
@@ -31,8 +31,8 @@ def exp(code: Code, x: Expr) -> Expr:
     )
     y = code.bind(p * (r * r) + r + _f(1.0))
     # Two halves of the exponent: the result may be subnormal, or just below infinity.
-    k = code.bind(tirx.Cast("int32", n))
-    half = code.bind(k >> 1)
+    k = code.cut(tirx.Cast("int32", n))
+    half = code.cut(k >> 1)
     return y * _power_of_two(half) * _power_of_two(k - half)
 
 
@@ -41,11 +41,11 @@ def log(code: Code, x: Expr) -> Expr:
     if dtype_of(x) != "float32":
         return tirx.log(x)
     x = code.bind(x)
-    tiny = code.bind(x < _f(1.1754944e-38))
-    normal = code.bind(tirx.Select(tiny, x * _f(8388608.0), x))
-    bits = code.bind(tirx.reinterpret("int32", normal))
-    e = code.bind((bits - 0x3F3504F3) >> 23)
-    f = code.bind(tirx.reinterpret("float32", bits - (e << 23)) - _f(1.0))
+    tiny = x < _f(1.1754944e-38)
+    normal = code.cut(tirx.Select(tiny, x * _f(8388608.0), x))
+    bits = tirx.reinterpret("int32", normal)
+    e = code.cut((bits - 0x3F3504F3) >> 23)
+    f = code.cut(tirx.reinterpret("float32", bits - (e << 23)) - _f(1.0))
     k = code.bind(tirx.Cast("float32", e) - tirx.Select(tiny, _f(23.0), _f(0.0)))
     z = code.bind(f * f)
     p = _horner(
@@ -68,7 +68,7 @@ def tanh(code: Code, x: Expr) -> Expr:
     if dtype_of(x) != "float32":
         return tirx.tanh(x)
     x = code.bind(x)
-    inside = code.bind(_clamped(x, -7.90531110763549805, 7.90531110763549805))
+    inside = code.cut(_clamped(x, -7.90531110763549805, 7.90531110763549805))
     z = code.bind(inside * inside)
     top = _horner(
         code,
@@ -98,7 +98,7 @@ def erf(code: Code, x: Expr) -> Expr:
     if dtype_of(x) != "float32":
         return tirx.erf(x)
     x = code.bind(x)
-    inside = code.bind(_clamped(x, -4.0, 4.0))
+    inside = code.cut(_clamped(x, -4.0, 4.0))
     z = code.bind(inside * inside)
     top = _horner(
         code,

@@ -39,6 +39,10 @@ WORKSPACE_BYTES = 2048
 """Temporaries of this size and more are arguments: the arena owns them."""
 
 
+MOST_WEIGHT = 24
+"""A value that would be larger than this, written without names, gets an opaque one."""
+
+
 @dataclass(eq=False, slots=True)
 class Memory:
     """A flat buffer. `dtype` is the element type; b1 is stored as bytes and read as truth values."""
@@ -78,6 +82,8 @@ class Code:
     _blocks: list[list[Any]] = field(default_factory=lambda: [[]])
     _names: int = 0
     _meaning: dict[str, Any] = field(default_factory=dict)
+    _weights: dict[str, int] = field(default_factory=dict)
+    _lanes: list[tuple[int, int, Any]] = field(default_factory=list)
 
     def emit(self, statement: Any) -> None:  # noqa: ANN401
         """Append a statement."""
@@ -102,10 +108,37 @@ class Code:
             return value
         if dtype_of(value) == "bool":
             return value  # TVM's simplifier fails on vectors of truth values that have a name
+        weight = self._weight(value) if "float" in dtype_of(value) else 1
+        if weight > MOST_WEIGHT:
+            return self.cut(value)
         var = tirx.Var(self.fresh("v"), dtype_of(value))
         self._meaning[var.name] = value
+        self._weights[var.name] = weight
         self.emit(tirx.Bind(var, value))
         return var
+
+    def cut(self, value: Expr) -> Expr:
+        """Name a value through a register buffer, so that TVM cannot look through the name.
+
+        TVM's analyses put a bound value in place of its name wherever it is used, and a chain of
+        polynomials grows without end. LLVM makes a register of the buffer again.
+        """
+        dtype = dtype_of(value)
+        depth, lanes, lane = self._lanes[-1] if self._lanes else (len(self._blocks) - 1, 1, 0)
+        buffer = tirx.decl_buffer((lanes,), dtype, name=self.fresh("cut"))
+        mark = {"disable_lower_builtin": tirx.const(1, "int32")}
+        self._blocks[depth].append(tirx.AllocBuffer(buffer, mark))
+        place = self.const(lane) if isinstance(lane, int) else lane
+        self.emit(tirx.BufferStore(buffer, value, [place]))
+        var = tirx.Var(self.fresh("v"), dtype)
+        self._meaning[var.name] = value
+        self.emit(tirx.Bind(var, tirx.BufferLoad(buffer, [place])))
+        return var
+
+    def _weight(self, value: Expr) -> int:
+        """Return about how large a value is with all names replaced by what they mean."""
+        names = {v.name for v in tirx.analysis.undefined_vars(value)}
+        return 1 + 2 * sum(self._weights.get(n, 1) for n in names)
 
     def depends(self, value: Expr, var: Expr) -> bool:
         """Return whether a value depends on a loop variable, looking through bound names."""
@@ -123,6 +156,7 @@ class Code:
     def rewind(self, place: tuple[int, int]) -> None:
         """Forget everything written since `mark`."""
         del self._blocks[place[0] :]
+        self._lanes = [lane for lane in self._lanes if lane[0] < place[0] - 1]
         del self._blocks[-1][place[1] :]
 
     def local(self, size: int, dtype: DType) -> Memory:
@@ -156,8 +190,11 @@ class Code:
             return
         var = self.index()
         how = tirx.ForKind[kind.upper()]
+        lanes = [(len(self._blocks) - 1, extent, var)] if kind == "vectorized" else []
+        self._lanes += lanes
         with self.block(lambda body: tirx.For(var, start, extent, how, body)):
             yield var
+        del self._lanes[len(self._lanes) - len(lanes) :]
 
     @contextmanager
     def when(self, condition: Expr) -> Iterator[None]:

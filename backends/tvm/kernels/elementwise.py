@@ -253,8 +253,8 @@ def _random_uniform(at: At) -> Expr:
     low = tirx.Cast("uint32", tirx.bitwise_and(seed, tirx.const(0xFFFFFFFF, "int64")))
     high = tirx.Cast("uint32", tirx.bitwise_and(seed >> 32, tirx.const(0xFFFFFFFF, "int64")))
     salt = tirx.const(at.node.attrs["salt"], "uint32")
-    key1 = _named(at, _mix(at, low ^ _mix(at, high ^ salt)))
-    key2 = _named(at, _mix(at, _wrapped(key1, 0x9E3779B9, "add")))
+    key1 = at.scope.code.cut(_mix(at, low ^ _mix(at, high ^ salt)))
+    key2 = at.scope.code.cut(_mix(at, _wrapped(key1, 0x9E3779B9, "add")))
     where = flat(at.index, at.node.type.shape)
     counter = tirx.const(where, "uint32") if isinstance(where, int) else tirx.Cast("uint32", where)
     bits = _mix(at, _mix(at, _wrapped(counter, key1, "add")) ^ key2)
@@ -265,9 +265,9 @@ def _random_uniform(at: At) -> Expr:
 
 def _mix(at: At, x: Expr) -> Expr:
     """Return lowbias32 of an unsigned number."""
-    x = _named(at, x)
-    x = _named(at, _wrapped(x ^ (x >> tirx.const(16, "uint32")), 0x7FEB352D, "mul"))
-    x = _named(at, _wrapped(x ^ (x >> tirx.const(15, "uint32")), 0x846CA68B, "mul"))
+    x = at.scope.code.cut(x)
+    x = at.scope.code.cut(_wrapped(x ^ (x >> tirx.const(16, "uint32")), 0x7FEB352D, "mul"))
+    x = at.scope.code.cut(_wrapped(x ^ (x >> tirx.const(15, "uint32")), 0x846CA68B, "mul"))
     return x ^ (x >> tirx.const(16, "uint32"))
 
 
@@ -279,12 +279,3 @@ def _wrapped(x: Expr, y: Expr | int, how: str) -> Expr:
     wide = tirx.Cast("uint64", x)
     other = tirx.const(y, "uint64") if isinstance(y, int) else tirx.Cast("uint64", y)
     return tirx.Cast("uint32", wide + other if how == "add" else wide * other)
-
-
-def _named(at: At, bits: Expr) -> Expr:
-    """Name 32 bits, as those of a float.
-
-    TVM's simplifier puts integers back in place of their names, here without end, and reasons
-    about them as if they could not overflow.
-    """
-    return tirx.reinterpret("uint32", at.scope.code.bind(tirx.reinterpret("float32", bits)))
