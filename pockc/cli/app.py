@@ -11,6 +11,7 @@ import typer
 
 from pockc.cli import inspecting
 from pockc.cli.console import say, show, show_error
+from pockc.cli.places import check_file_target
 from pockc.errors import PockcError
 
 app = typer.Typer(
@@ -323,6 +324,8 @@ def opt(
     """
     from pockc.cli.optimizing import run_passes_on
 
+    if output is not None:
+        check_file_target(output)
     text = run_passes_on(graph, passes, dump_passes)
     if output is None:
         sys.stdout.write(text)

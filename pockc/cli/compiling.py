@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pockc.cli import inspecting
 from pockc.cli.console import progress_bar, say, show
+from pockc.cli.places import check_artifact_target
 from pockc.cli.text import size
 from pockc.runtime.opening import read_manifest
 
@@ -69,10 +70,13 @@ def _compile(request: CompileRequest) -> Path:
 
     # The configuration is read first: a typo in it must not cost the time to load a model.
     config = driver.read_config(request.sparse_update, request.overrides)
+    if request.output is not None:
+        check_artifact_target(request.output)
     user = load_model(request.model)
     if request.batch is not None:
         user = with_batch(user, request.batch)
     path = request.output or Path(f"{user.name}.pock")
+    check_artifact_target(path)
     with progress_bar() as bar:
         options = driver.Options(
             target=request.target,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pockc.cli.places import check_file_target
 from pockc.errors import Problem, UserError
 from pockc.runtime.dtypes import BY_NAME, raw_from
 from pockc.runtime.manifest import STATE_FILE, Manifest
@@ -59,7 +60,7 @@ def export(folder: Path, target: Path) -> int:
             )
         )
     state, manifest = state_of(folder)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    check_file_target(target)
     handle, name = tempfile.mkstemp(
         dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix
     )

@@ -10,6 +10,7 @@ import numpy as np
 
 from pockc.cli.console import say
 from pockc.cli.data import read_data
+from pockc.cli.places import check_file_target
 from pockc.runtime import load
 
 SHOWN_CLASSES = 3
@@ -17,6 +18,8 @@ SHOWN_CLASSES = 3
 
 def run_predict(folder: Path, data: Path, output: Path | None, threads: int | None) -> None:
     """Predict all rows of a file and print or write the result."""
+    if output is not None:
+        check_file_target(output)
     with load(folder, threads) as artifact:
         spec = artifact.entry_spec("predict")
         arrays = read_data(data, spec.inputs, "predict")

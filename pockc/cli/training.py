@@ -11,6 +11,7 @@ import numpy as np
 from pockc.cli.console import Bar, progress_bar, say
 from pockc.cli.data import read_data
 from pockc.cli.memory import forget_peak, peak_bytes, resident_bytes
+from pockc.cli.places import check_artifact_target, check_file_target
 from pockc.cli.text import figures, milliseconds, size
 from pockc.runtime import (
     Artifact,
@@ -49,6 +50,9 @@ class TrainRequest:
 def run_training(request: TrainRequest) -> None:
     """Train, report, and save the artifact."""
     manifest = read_manifest(request.artifact)
+    check_artifact_target(request.save)
+    if request.options.checkpoint is not None:
+        check_file_target(Path(request.options.checkpoint))
     data = read_data(request.data, manifest.entries["train_step"].inputs, "train")
     held_out = None
     if request.evaluation is not None:

@@ -204,6 +204,29 @@ def test_an_unknown_ending_of_an_export_names_the_known_ones(
     )
 
 
+def test_where_results_go_is_checked_before_anything_long_runs(
+    pockc: Command, toy_path: Path, data: Path, tmp_path: Path
+) -> None:
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    status, out, err = pockc("train", toy_path, "--data", data, "-o", foreign)
+    assert (status, out) == (1, "")
+    assert err.startswith(f"[foreign-folder] {foreign} is no artifact")
+    away = tmp_path / "away"
+    text = (
+        f"[no-folder] there is no folder {away} to write out.npz to\n    fix  mkdir -p {away}\n"
+    )
+    assert pockc("predict", toy_path, "--data", data, "-o", away / "out.npz") == (1, "", text)
+    for arguments in (
+        ("train", toy_path, "--data", data, "-o", away / "out.npz"),
+        ("train", toy_path, "--data", data, "--checkpoint", away / "out.npz"),
+        ("export", toy_path, "--to", away / "out.npz"),
+        ("compile", "model.py", "-o", away / "out.npz"),
+        ("opt", "in.pock", "--passes", "layout", "-o", away / "out.npz"),
+    ):
+        assert pockc(*arguments) == (1, "", text)
+
+
 def test_options_of_training_are_checked(pockc: Command, toy_path: Path, data: Path) -> None:
     status, _, err = pockc("train", toy_path, "--data", data, "--schedule", "cosin")
     assert status == 1
