@@ -5,7 +5,7 @@ The optimizer comes as a recipe: a small graph, traced from a pure function for 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,6 +16,7 @@ from pockc.ir import (
     Gradient,
     Graph,
     Input,
+    InputRole,
     OptState,
     Output,
     Param,
@@ -36,8 +37,8 @@ class Attachment:
 
     Attributes:
         param: Its qualified name.
-        graph: Inputs `Param("p")`, `Batch("grad")`, `OptState(slot, "p")` and the scalars lr and
-            step; outputs `Update("p")` and `StateUpdate(slot, "p")`. Its types are those of
+        graph: Inputs `Param("p")`, `Batch("grad")`, `OptState(slot, "p")`, and the scalars lr
+            and step; outputs `Update("p")` and `StateUpdate(slot, "p")`. Its types are those of
             what is trained: of the selected channels if only those are.
         lr_scale: What the learning rate is multiplied with.
         selection: The channels that are trained; None for all.
@@ -106,35 +107,50 @@ def _attach(
     part = whole
     if recipe.selection is not None:
         part = emit_selection(rewriter, whole, recipe.selection)
-    operands: dict[str, str] = {}
-    for given in recipe.graph.inputs:
-        match given.role:
-            case Param():
-                operands[given.name] = part
-            case Batch():
-                operands[given.name] = gradient
-            case OptState(slot):
-                state = Input(given.name, given.type, OptState(slot, recipe.param))
-                operands[given.name] = rewriter.add_input(state)
-            case Scalar("lr"):
-                operands[given.name] = rates.lr(recipe.lr_scale, given.type)
-            case Scalar():
-                operands[given.name] = rates.scalar(given.role, given.type)
-            case other:
-                raise InternalError(Problem("recipe-input", f"a recipe cannot read {other}"))
+    given: dict[InputRole, str] = {Param("p"): part, Batch("grad"): gradient}
+    operands = {
+        i.name: _operand(rewriter, recipe, i, given, rates) for i in recipe.graph.inputs
+    }
     names = inline(rewriter, recipe.graph, operands)
     for output in recipe.graph.outputs:
         value = names[output.value]
         match output.role:
             case Update():
-                if recipe.selection is not None:
-                    axis, indices = recipe.selection
-                    value = rewriter.emit("put", whole, value, axis=axis, indices=indices)
-                yield Output(value, Update(recipe.param))
+                yield Output(_whole(rewriter, recipe, whole, value), Update(recipe.param))
             case StateUpdate(slot):
                 yield Output(value, StateUpdate(slot, recipe.param))
             case role:
                 raise InternalError(Problem("recipe-output", f"a recipe cannot give {role}"))
+
+
+def _operand(
+    rewriter: Rewriter,
+    recipe: Attachment,
+    needed: Input,
+    given: Mapping[InputRole, str],
+    rates: _Rates,
+) -> str:
+    """Return the value that an input of a recipe reads."""
+    match needed.role:
+        case OptState(slot):
+            state = OptState(slot, recipe.param)
+            return rewriter.add_input(Input(needed.name, needed.type, state))
+        case Scalar("lr"):
+            return rates.lr(recipe.lr_scale, needed.type)
+        case Scalar():
+            return rates.scalar(needed.role, needed.type)
+        case role if role in given:
+            return given[role]
+        case role:
+            raise InternalError(Problem("recipe-input", f"a recipe cannot read {role}"))
+
+
+def _whole(rewriter: Rewriter, recipe: Attachment, whole: str, value: str) -> str:
+    """Return a parameter's new value, in which the selected channels are new."""
+    if recipe.selection is None:
+        return value
+    axis, indices = recipe.selection
+    return rewriter.emit("put", whole, value, axis=axis, indices=indices)
 
 
 class _Rates:

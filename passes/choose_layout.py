@@ -35,7 +35,7 @@ from pockc.passes.rewriting import Rewriter
 
 @dataclass(frozen=True, slots=True)
 class ChooseLayout:
-    """Give every value a layout, make views of reshapes, and insert `relayout` where it must be.
+    """Give every value a layout, make reshapes views, and insert `relayout` where it must be.
 
         %v : f32[8,4,64,16] = permute(%q)     ->    %v : f32[8,4,64,16; 0,2,1,3] = permute(%q)
         %y : f32[8,32,9,9] = conv2d(%x, %w)   ->    %y : f32[8,32,9,9; 0,2,3,1] = conv2d(%x, %w)
@@ -233,6 +233,12 @@ def _reshape(c: _Chooser, node: Node) -> Node:
     return replace(node, inputs=(x,), type=found)
 
 
+def _take(c: _Chooser, node: Node) -> Node:
+    """Chosen channels stay in the order of all of them."""
+    same_rank = c.type_of(node.inputs[0]).rank == node.type.rank
+    return _follow_first(c, node) if same_rank else _free(c, node)
+
+
 def _concat(c: _Chooser, node: Node) -> Node:
     order = _majority(c, node, list(node.inputs))
     return _typed(node, (c.ordered(i, order) for i in node.inputs), order)
@@ -241,6 +247,10 @@ def _concat(c: _Chooser, node: Node) -> Node:
 def _put(c: _Chooser, node: Node) -> Node:
     order = c.order(node.inputs[0])
     return _typed(node, (node.inputs[0], c.ordered(node.inputs[1], order)), order)
+
+
+def _as_it_is(_c: _Chooser, node: Node) -> Node:
+    return node
 
 
 _ChooserRule = Callable[[_Chooser, Node], Node]
@@ -261,9 +271,10 @@ _RULES: Mapping[str, _ChooserRule] = {
     "cumsum": _follow_first,
     "take_along": _follow_first,
     "take_along_grad": _follow_first,
+    "take": _take,
     "concat": _concat,
     "put": _put,
-    "relayout": lambda c, n: n,
+    "relayout": _as_it_is,
 }
 
 _BY_KIND: Mapping[OpKind, _ChooserRule] = {
@@ -274,6 +285,6 @@ _BY_KIND: Mapping[OpKind, _ChooserRule] = {
     OpKind.REDUCTION: _reduction,
     OpKind.CONTRACTION: _free,
     OpKind.POOL: _free,
-    OpKind.FUSED: lambda c, n: n,
+    OpKind.FUSED: _as_it_is,
     OpKind.VIEW: _reshape,
 }

@@ -23,7 +23,7 @@ from pockc.passes.base import log
 from pockc.passes.eliminate_dead import EliminateDead
 from pockc.passes.rewriting import Rewriter
 
-# A known tensor this much smaller than what it is combined with is a factor or term "per channel".
+# A known tensor this much smaller than what it meets is a factor or term "per channel".
 SMALL_RATIO = 8
 
 
@@ -123,7 +123,8 @@ class _Folder(Rewriter):
 
     def _replaced_bytes(self, value: str) -> int:
         """Return the bytes of the frozen inputs that only this value reads."""
-        total, waiting, seen = 0, [value], set()
+        total, waiting = 0, [value]
+        seen: set[str] = set()
         while waiting:
             name = waiting.pop()
             node = self.node_of(name)

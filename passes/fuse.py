@@ -1,8 +1,8 @@
 """Make one kernel of several nodes.
 
-What a value costs is mostly the memory it goes through: a kernel that also does what comes after
-it saves a write and a read, and a buffer. A kernel has one result; a group grows from that
-result towards its operands, taking in what `fusion_choice` decided not to keep and what
+What a value costs is mostly the memory it goes through: a kernel that also does what comes
+after it saves a write and a read, and a buffer. A kernel has one result; a group grows from
+that result towards its operands, taking in what `fusion_choice` decided not to keep and what
 `fusion_rules` allows. Everything in a group leads to its result only, so there are no cycles.
 """
 
@@ -264,7 +264,7 @@ def _aligned(group: _Group, node: Node, readers: list[Node]) -> bool:
 
 
 def _fused(graph: Graph, group: _Group) -> Node:
-    """Return the node of a group; names inside are counted, so equal kernels have equal text."""
+    """Return the node of a group; names inside are counted: equal kernels have equal text."""
     order = _in_order(group.members)
     names: dict[str, str] = {}
     inputs: list[Input] = []

@@ -1,4 +1,4 @@
-"""Which values are kept in memory, and which are computed again by every kernel that reads them.
+"""Which values are kept in memory, and which every kernel that reads them computes again.
 
 A value that one node reads is never kept if the two can be one kernel. A value with several
 readers is kept, unless computing it again reads no more than it would read itself: an
@@ -17,7 +17,7 @@ from pockc.passes.fusion_rules import FusionRules
 
 # Longest expression that is computed more than once.
 RECOMPUTED_NODES = 24
-# A value so much smaller than its reader is not worth computing for each of the reader's elements.
+# A value so much smaller than its reader is not computed for each of the reader's elements.
 BROADCAST_RATIO = 16
 
 

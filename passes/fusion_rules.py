@@ -9,8 +9,8 @@ A fused kernel has one result and is built around one anchor:
                  The other operands of those ops may be injective expressions themselves.
     reduction    One reduction of an injective expression, then elementwise ops of the shape of
                  its result.
-    row          Several reductions of the same trailing axes (innermost in memory) of tensors of
-                 one shape, and elementwise ops between, before and after them: softmax, layer
+    row          Several reductions of the same axes, innermost in memory, of tensors of one
+                 shape, and elementwise ops between, before and after them: softmax, layer
                  norm, cross-entropy, and their gradients. The result has the full shape or the
                  reduced one. Reductions keep their axes as size 1 unless they are the result.
 """
@@ -47,7 +47,7 @@ class FusionRules:
     injective: frozenset[str] = (
         ELEMENTWISE
         | GENERATORS
-        | {"slice", "pad", "broadcast_to", "relayout", "take", "take_along"}
+        | {"slice", "pad", "concat", "broadcast_to", "relayout", "take", "take_along"}
     )
     epilogue: frozenset[str] = ELEMENTWISE
     contractions: frozenset[str] = CONTRACTIONS

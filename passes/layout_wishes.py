@@ -71,10 +71,27 @@ def _passed_on(
         return
     if node.op == "permute":
         yield node.inputs[0], tuple(node.attrs["perm"][d] for d in wish)
+    elif node.op.startswith("reduce_"):
+        yield node.inputs[0], _before_reduction(graph, node, wish)
     elif ops.get(node.op).kind is OpKind.ELEMENTWISE or node.op in _ALIKE:
         for value in node.inputs:
             if _alike(node, graph.type_of(value)):
                 yield value, wish
+
+
+def _before_reduction(graph: Graph, node: Node, wish: Order) -> Order:
+    """Return the order of an operand whose reduction has the wished order.
+
+    A reduced axis lies behind its left neighbour, so that what is innermost tends to stay.
+    """
+    rank, axes = graph.type_of(node.inputs[0]).rank, node.attrs["axes"]
+    if node.attrs["keepdims"]:
+        return wish
+    kept = [d for d in range(rank) if d not in axes]
+    order = [kept[d] for d in wish]
+    for axis in sorted(axes):
+        order.insert(order.index(axis - 1) + 1 if axis else 0, axis)
+    return tuple(order)
 
 
 _ALIKE = frozenset({"slice", "pad", "concat", "put", "take_along_grad"})

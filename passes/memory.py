@@ -1,8 +1,8 @@
-"""How much memory an order of nodes needs: the measure that `reorder` and `update_in_place` share.
+"""How much memory an order of nodes needs; `reorder` and `update_in_place` share it.
 
-Views and in-place results share the storage of an operand. What lasts between steps (parameters,
-optimizer state, buffers, literals) lies in the state and costs an order nothing; a new value of
-such a tensor is written over the old one where that can be.
+Views and in-place results share the storage of an operand. What lasts between steps
+(parameters, optimizer state, buffers, literals) lies in the state and costs an order nothing;
+a new value of such a tensor is written over the old one where that can be.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Storages:
         return frozenset(self.root[o.value] for o in self.graph.outputs)
 
     def live_bytes(self, order: Sequence[Node]) -> Iterator[int]:
-        """Yield the bytes that are alive while each node runs; an operand lives till its end."""
+        """Yield the bytes alive while each node runs; its operands live till its end."""
         left = {root: len(names) for root, names in self.readers.items()}
         inputs = {i.name for i in self.graph.inputs}
         live = sum(

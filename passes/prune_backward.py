@@ -1,7 +1,7 @@
 """Keep the updates of what is trained, and drop what only the others needed.
 
-Zhu et al., PockEngine, MICRO 2023, §3.1: the backward graph is pruned at compile time, so that a
-frozen tensor costs neither arithmetic nor memory.
+Zhu et al., PockEngine, MICRO 2023, §3.1: the backward graph is pruned at compile time, so that
+a frozen tensor costs neither arithmetic nor memory.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class PruneBackward:
     """Freeze every parameter that is not in `trainable` (fully qualified names).
 
     Outputs that are a gradient or a new value of a frozen parameter go, then everything that
-    only they needed. Nodes have one result each, so nothing of a frozen tensor's gradient stays.
+    only they needed. Nodes have one result each: nothing of a frozen tensor's gradient stays.
     """
 
     trainable: frozenset[str]

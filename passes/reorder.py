@@ -1,8 +1,8 @@
 """Put nodes into an order that needs less memory.
 
-Zhu et al., PockEngine, MICRO 2023, §3.2: an update runs as soon as its gradient is there and the
-old value has been read for the last time, so that few gradients are alive together. The same
-rule serves everything else: what frees at least as much as it takes runs at once.
+Zhu et al., PockEngine, MICRO 2023, §3.2: an update runs as soon as its gradient is there and
+the old value has been read for the last time, so that few gradients are alive together. The
+same rule serves everything else: what frees at least as much as it takes runs at once.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Compute the gradients of the selected channels only.
 
-Sub-tensor updates (Lin et al., On-Device Training Under 256KB Memory, NeurIPS 2022, §3.2): if only
-some channels of a weight are trained, the gradient of the others need not exist. The selection
-moves from the gradient towards what it is made of, as far as that saves something: the product
-becomes smaller, and of an input channel that is not trained the activation need not be kept.
+Sub-tensor updates (Lin et al., On-Device Training Under 256KB Memory, NeurIPS 2022, §3.2): if
+only some channels of a weight are trained, the gradient of the others need not exist. The
+selection moves from the gradient towards what it is made of, as far as that saves something:
+the product becomes smaller, and of an input channel that is not trained the activation need
+not be kept.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ class SliceChannels:
 def _move_on(graph: Graph, selected: Mapping[str, Selection]) -> Graph:
     """Move selections past values that had several readers, and now have one.
 
-    The gradient behind a layer is read by the gradients of its weight and of its bias: when both
+    The gradient behind a layer is read by the gradients of its weight and its bias: when both
     are selected from, nobody is left who reads it as a whole.
     """
     while selected:

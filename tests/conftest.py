@@ -16,12 +16,16 @@ _UNREAD = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--bless", action="store_true", help="write golden texts as they are found")
+    parser.addoption(
+        "--bless", action="store_true", help="write golden texts as they are found"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--bless") and os.environ.get("CI"):
-        raise pytest.UsageError("--bless is refused where CI is set: goldens are written by hand")
+        raise pytest.UsageError(
+            "--bless is refused where CI is set: goldens are written by hand"
+        )
     config.stash[_READ] = set()
     config.stash[_UNREAD] = []
 
@@ -59,19 +63,21 @@ def is_full_run(config: pytest.Config) -> bool:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any, error: object) -> None:
+def pytest_testnodedown(node: Any) -> None:
     """Collect what the workers of pytest-xdist have read."""
     node.config.stash[_READ].update(getattr(node, "workeroutput", {}).get("goldens", ()))
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     config = session.config
+    read: set[str] = config.stash[_READ]
     if hasattr(config, "workeroutput"):
-        config.workeroutput["goldens"] = sorted(config.stash[_READ])
+        config.workeroutput["goldens"] = sorted(read)
         return
     if is_full_run(config) and exitstatus == pytest.ExitCode.OK:
-        config.stash[_UNREAD] = unread_goldens(ROOT, config.stash[_READ])
-        if config.stash[_UNREAD]:
+        unread = unread_goldens(ROOT, read)
+        config.stash[_UNREAD] = unread
+        if unread:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 

@@ -1,4 +1,4 @@
-"""Helpers of the tests: golden texts, and comparisons that are tested to reject what is wrong."""
+"""Helpers of the tests: golden texts, and comparisons that are tested to reject errors."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Golden:
     folder: Path
     default: str
     bless: bool
-    read: Callable[[Path], None] = field(default=lambda path: None)
+    read: Callable[[Path], None] = field(default=lambda _: None)
 
     def check(self, text: str, name: str | None = None) -> None:
         """Compare a text to the golden one; a missing one is an error that shows the text."""
@@ -125,7 +125,7 @@ def same_results(
 
 
 def without_numbers(text: str) -> str:
-    """Return graph text without the contents of literals: they differ in the last bit by CPU."""
+    """Return graph text without the contents of literals: the last bit differs by CPU."""
     return re.sub(r'(literal \w+\[[^\]]*\]) (\[[^\]]*\]|"[0-9a-f]+")', r"\1 [...]", text)
 
 

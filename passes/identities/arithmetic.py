@@ -143,7 +143,7 @@ def negative(s: Simplifier, n: Node) -> str | None:
     return None
 
 
-def same_twice(s: Simplifier, n: Node) -> str | None:
+def same_twice(_s: Simplifier, n: Node) -> str | None:
     """max(x, x), min(x, x), x and x, x or x -> x."""
     return n.inputs[0] if n.inputs[0] == n.inputs[1] else None
 

@@ -121,6 +121,15 @@ def permute_before_merge(s: Simplifier, n: Node) -> str | None:
     return s.reshaped(moved, n.type.shape, n.source)
 
 
+def permute_before_broadcast(s: Simplifier, n: Node) -> str | None:
+    """permute(broadcast_to(x)) of one rank -> broadcast_to(permute(x))."""
+    inner = s.made_by(n.inputs[0], "broadcast_to")
+    if inner is None or s.type_of(inner.inputs[0]).rank != n.type.rank:
+        return None
+    moved = s.again(n, inner.inputs[0])
+    return s.build("broadcast_to", moved, shape=n.type.shape, source=n.source)
+
+
 def whole_slice(s: Simplifier, n: Node) -> str | None:
     """A slice of everything -> its operand."""
     return n.inputs[0] if s.type_of(n.inputs[0]).shape == n.type.shape else None
@@ -173,7 +182,7 @@ def slice_of_concat(s: Simplifier, n: Node) -> str | None:
     return None
 
 
-def empty_pad(s: Simplifier, n: Node) -> str | None:
+def empty_pad(_s: Simplifier, n: Node) -> str | None:
     """A pad by nothing -> its operand."""
     return None if any(n.attrs["low"]) or any(n.attrs["high"]) else n.inputs[0]
 
@@ -250,7 +259,13 @@ RULES: dict[str, tuple[Rule, ...]] = {
         split_before_permute,
     ),
     "broadcast_to": (same_shape, broadcast_of_ones, of_constant, twice),
-    "permute": (identity_permute, of_constant, permute_twice, permute_before_merge),
+    "permute": (
+        identity_permute,
+        of_constant,
+        permute_twice,
+        permute_before_merge,
+        permute_before_broadcast,
+    ),
     "slice": (whole_slice, of_constant, slice_twice, slice_of_concat, slice_of_pad),
     "pad": (empty_pad,),
     "concat": (concat_of_few,),

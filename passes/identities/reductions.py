@@ -218,10 +218,10 @@ def product_of_merged(s: Simplifier, n: Node) -> str | None:
             rows = s.reshaped(left.inputs[0], (*lead, shape_a[1]), n.source)
             return s.reshaped(s.again(n, rows, b), n.type.shape, n.source)
     for view in (left, right):
-        if view is None or len(shape_a) != 3 or shape_a[0] != shape_b[0]:
+        if view is None or len(shape_a) < 3 or shape_a[:-2] != shape_b[:-2]:
             continue
         x = s.type_of(view.inputs[0]).shape
-        if len(x) <= 3 or x[-2:] != view.type.shape[-2:]:
+        if len(x) <= len(shape_a) or x[-2:] != view.type.shape[-2:]:
             continue
         lead = x[:-2]
         operands = (

@@ -1,5 +1,6 @@
 """One graph for each identity: `x` is f32[2,3,4], `r` f32[4], `i` i64[2,3,4], `b` b1[2,3,4]."""
 
+# ruff: noqa: E501  graph text is as long as it is
 from __future__ import annotations
 
 from pockc.ir import Graph
@@ -78,6 +79,9 @@ CASES: dict[str, str] = {
 %o : f32[2,3,1,4] = permute(%a) {perm=(0,2,1,3)}""",
     "permute_of_merge": """%a : f32[6,4] = reshape(%x) {shape=(6,4)}
 %o : f32[4,6] = permute(%a) {perm=(1,0)}""",
+    "permute_of_broadcast": """%a : f32[2,3,1] = slice(%x) {starts=(0,0,0), stops=(2,3,1), steps=(1,1,1)}
+%c : f32[2,3,4] = broadcast_to(%a) {shape=(2,3,4)}
+%o : f32[4,3,2] = permute(%c) {perm=(2,1,0)}""",
     "split_of_permute": """%a : f32[3,2,4] = permute(%x) {perm=(1,0,2)}
 %o : f32[3,2,2,2] = reshape(%a) {shape=(3,2,2,2)}""",
     "slice_of_everything": "%o : f32[2,3,4] = slice(%x) {starts=(0,0,0), stops=(2,3,4), steps=(1,1,1)}",

@@ -1,5 +1,6 @@
 """Small training graphs as text, for tests of passes."""
 
+# ruff: noqa: E501  graph text is as long as it is
 from __future__ import annotations
 
 from pockc.ir import Graph

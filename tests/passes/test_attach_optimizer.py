@@ -5,7 +5,7 @@ import pytest
 
 from pockc.errors import InternalError
 from pockc.ir import DType, Gradient, InputRole, OptState, Param, Scalar, StateUpdate, Update
-from pockc.passes import run_passes
+from pockc.passes import Pass, run_passes
 from pockc.passes.accumulate_gradients import AccumulateGradients, apply_update_graph
 from pockc.passes.attach_optimizer import Attachment, AttachOptimizer
 from pockc.passes.clip_gradients import ClipGradients
@@ -53,7 +53,7 @@ def test_bias_corrections_are_computed_once() -> None:
 def test_unselected_channels_keep_every_bit_and_have_no_state() -> None:
     selection = (1, (1, 2, 6))
     part = Attachment("fc1.weight", sgd(6, 3), 1.0, selection)
-    passes = [
+    passes: list[Pass] = [
         PruneBackward(frozenset({"fc1.weight"})),
         SliceChannels((("fc1.weight", selection),)),
         AttachOptimizer((part,)),

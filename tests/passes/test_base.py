@@ -18,6 +18,12 @@ from pockc.passes.prune_backward import PruneBackward
 from tests.passes.nets import MLP
 from tests.support import graph
 
+
+def notes(error: BaseException) -> list[str]:
+    found: list[str] = getattr(error, "__notes__", [])
+    return found
+
+
 DEAD = """
 %x : f32[4] = input batch "x"
 %a : f32[4] = exp(%x)
@@ -51,9 +57,10 @@ class Leave:
 def test_a_pass_that_breaks_the_graph_is_named_with_what_it_got() -> None:
     with pytest.raises(InternalError, match="no such value") as raised:
         run_passes(graph(DEAD), [EliminateDead(), Break()])
-    where, text = raised.value.__notes__
+    where, text = notes(raised.value)
     assert where == "in pass 2 of 2: Break()"
-    assert text.startswith("graph t {") and "%b" in text
+    assert text.startswith("graph t {")
+    assert "%b" in text
 
 
 def test_a_long_graph_is_cut_short_in_the_note() -> None:
@@ -62,7 +69,7 @@ def test_a_long_graph_is_cut_short_in_the_note() -> None:
     long = graph("\n".join([*lines, 'output prediction "0" %n299']))
     with pytest.raises(InternalError) as raised:
         run_passes(long, [Break()])
-    assert "POCKC_DUMP=folder keeps them all" in raised.value.__notes__[1]
+    assert "POCKC_DUMP=folder keeps them all" in notes(raised.value)[1]
 
 
 def test_what_a_pass_ensures_is_checked() -> None:
@@ -76,7 +83,7 @@ def test_what_a_pass_requires_is_checked() -> None:
 
     with pytest.raises(InternalError, match="dead-node") as raised:
         run_passes(graph(DEAD), [Needs()])
-    assert "in pass 1 of 1" in raised.value.__notes__[0]
+    assert "in pass 1 of 1" in notes(raised.value)[0]
 
 
 def test_a_dump_holds_the_input_and_every_change(tmp_path: Path) -> None:
@@ -110,14 +117,12 @@ def test_every_pass_is_found_by_its_file() -> None:
     assert {"eliminate_dead", "fuse", "update_in_place", "fold_frozen"} <= set(table)
     assert all(cls.__name__ == class_name(name) for name, cls in table.items())
     assert all(cls.__doc__ for cls in table.values())
-    assert all(
-        issubclass(cls, object) and isinstance(cls.requires, tuple) for cls in table.values()
-    )
 
 
 def test_passes_are_read_from_the_shell() -> None:
     found = parse_passes(
-        "prune_backward{trainable=fc.weight, fc.bias}, eliminate_dead,fold_constants{limit_bytes=8}"
+        "prune_backward{trainable=fc.weight, fc.bias}, eliminate_dead,"
+        "fold_constants{limit_bytes=8}"
     )
     assert [repr(p) for p in found[1:]] == [
         "EliminateDead()",

@@ -1,10 +1,11 @@
+# ruff: noqa: E501  graph text is as long as it is
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
 from pockc.ir import Buffer, Graph, InputRole, Param
-from pockc.passes import run_passes
+from pockc.passes import Pass, run_passes
 from pockc.passes.canonicalize import Canonicalize
 from pockc.passes.fold_frozen import FoldFrozen
 from pockc.passes.prune_backward import PruneBackward
@@ -27,7 +28,7 @@ def fold(given: Given, *trained: str, held: frozenset[str] = frozenset()) -> Gra
         if isinstance(r, (Param, Buffer)) and r.name not in trained
     }
     pruned = PruneBackward(frozenset(trained))
-    passes = [Canonicalize(), pruned, FoldFrozen(frozen, held=held), Canonicalize()]
+    passes: list[Pass] = [Canonicalize(), pruned, FoldFrozen(frozen, held=held), Canonicalize()]
     return run_passes(graph(CONV), passes)
 
 

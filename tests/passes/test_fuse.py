@@ -28,6 +28,10 @@ def body(node: Node) -> list[str]:
     return ops_of(node.attrs["body"])
 
 
+def reads(of: Graph, name: str) -> tuple[str, ...]:
+    return next(n.inputs for n in of.nodes if n.name == name)
+
+
 def kernels(of: Graph) -> dict[str, list[str]]:
     return {
         n.name: body(n) if n.op == "fused" else [n.op]
@@ -50,10 +54,10 @@ def test_softmax_and_layer_norm_are_one_kernel_each(golden: Golden) -> None:
     golden.check(str(after))
     # Both sweep the same rows: one kernel reads x and g and keeps nothing between them.
     assert kernels(after)["y"].count("reduce_sum") == 3
-    assert after.node("y").inputs == ("x", "g")
+    assert reads(after, "y") == ("x", "g")
     # A sum over columns cannot make statistics of rows: it reads them.
     assert kernels(after)["gg"].count("reduce_sum") == 1
-    assert {"d", "mean", "r"} < set(after.node("gg").inputs)
+    assert {"d", "mean", "r"} < set(reads(after, "gg"))
 
 
 def test_rows_must_be_innermost_in_memory() -> None:

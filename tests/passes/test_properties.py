@@ -111,5 +111,5 @@ def test_equal_kernels_have_equal_bodies_and_no_names_of_values(graph: Graph) ->
     after = run_passes(graph, [*parse_passes("choose_layout"), Fuse(FusionRules())])
     for node in after.nodes:
         if node.op == "fused":
-            names = [d for d in node.attrs["body"].defs]
+            names = list(node.attrs["body"].defs)
             assert all(re.fullmatch(r"[it]\d+", name) for name in names)

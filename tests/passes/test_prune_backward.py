@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pockc.errors import UserError
-from pockc.ir import Gradient
+from pockc.ir import Gradient, Graph
 from pockc.passes import run_passes
 from pockc.passes.eliminate_dead import EliminateDead
 from pockc.passes.prune_backward import PruneBackward
@@ -11,7 +11,7 @@ from tests.passes.nets import CONV, MLP
 from tests.support import Golden, graph, ops_of, random_inputs, results, same_results
 
 
-def prune(text: str, *trainable: str):
+def prune(text: str, *trainable: str) -> Graph:
     return run_passes(graph(text), [PruneBackward(frozenset(trainable))])
 
 
