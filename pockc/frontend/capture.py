@@ -20,7 +20,7 @@ from pockc.errors import Problem, UserError
 from pockc.frontend import facts
 from pockc.frontend.captured import Captured, InputSpec
 from pockc.frontend.dtypes import dtype_of, tensor_type, to_numpy
-from pockc.frontend.export import export_forward
+from pockc.frontend.export import Forward, export_forward
 from pockc.frontend.importer import import_graph
 from pockc.frontend.losses import LossPlan, LossSpec, plan_loss, predictions
 from pockc.frontend.trace import Key, Request, Traced, trace
@@ -103,25 +103,19 @@ def capture(  # noqa: PLR0913  the options of one call; all but two have a defau
             [micro-batches] for what is given here.
     """
     job = _job(model, example_inputs, micro_batches, batch_norm)
-    evaluation = export_forward(
-        model, job.args, job.kwargs, training=False, update_batch_norm=False
-    )
-    plan = plan_loss(loss, _outputs(evaluation), target_example)
-    training = export_forward(
-        model,
-        tuple(job.part(a) for a in job.args),
-        {k: job.part(v) for k, v in job.kwargs.items()},
-        training=True,
-        update_batch_norm=job.update_batch_norm,
-    )
-    step = trace(_training_request(job, training, plan))
-    forward = trace(_evaluation_request(job, evaluation, plan))
+    evaluation = _export(job, training=False)
+    plan = plan_loss(loss, _outputs(evaluation.program), target_example)
+    training = _export(job, training=True) if _may_differ(job, evaluation) else evaluation
+    if _is_one(job, training, evaluation):
+        step = forward = trace(_request(job, training.program, plan, step=True, shown=True))
+    else:
+        step = trace(_request(job, training.program, plan, step=True, shown=False))
+        forward = trace(_request(job, evaluation.program, plan, step=False, shown=True))
     targets = _target_names(plan)
-    train = _import("train", step, training, targets, lambda key: key[0] != "prediction")
-    evaluate = _import("evaluate", forward, evaluation, targets, _evaluated)
-    predict = _import(
-        "predict", forward, evaluation, targets, lambda key: key[0] == "prediction"
-    )
+    rows = "loss" if plan.rows is None else "metric"
+    train = _import("train", step, targets, ("loss", "gradient", "buffer"))
+    evaluate = _import("evaluate", forward, targets, (rows,))
+    predict = _import("predict", forward, targets, ("prediction",))
     used = _without_unused(predict) if plan.name == "model" else predict
     return Captured(
         train=train,
@@ -208,42 +202,58 @@ def _outputs(program: torch.export.ExportedProgram) -> Any:  # noqa: ANN401
     return torch.utils._pytree.tree_unflatten(leaves, spec)
 
 
-def _training_request(
-    job: _Job, program: torch.export.ExportedProgram, plan: LossPlan
-) -> Request:
-    return Request(
-        program,
-        canonical=job.canonical,
-        loss=lambda outputs, *given: {("loss", ""): plan.train(outputs, *given)},
-        loss_source=plan.source,
-        extras=tuple(job.part(t) for t in plan.targets) + plan.constants,
-        training=True,
+def _export(job: _Job, *, training: bool) -> Forward:
+    """Return the forward pass; that of the step has the rows of a micro-batch."""
+    return export_forward(
+        job.model,
+        tuple(job.part(a) for a in job.args) if training else job.args,
+        {k: job.part(v) for k, v in job.kwargs.items()} if training else job.kwargs,
+        training=training,
         update_batch_norm=job.update_batch_norm,
     )
 
 
-def _evaluation_request(
-    job: _Job, program: torch.export.ExportedProgram, plan: LossPlan
+def _may_differ(job: _Job, evaluation: Forward) -> bool:
+    return evaluation.asks_for_mode or job.micro_batches > 1
+
+
+def _is_one(job: _Job, training: Forward, evaluation: Forward) -> bool:
+    """Whether one trace serves the step and evaluation: it saves tracing forward twice."""
+    if job.micro_batches > 1 or training.acts_in_training:
+        return False
+    return training.is_same(evaluation)
+
+
+def _request(
+    job: _Job,
+    program: torch.export.ExportedProgram,
+    plan: LossPlan,
+    *,
+    step: bool,
+    shown: bool,
 ) -> Request:
-    def results(outputs: Any, *given: Tensor) -> dict[tuple[str, str], Tensor]:  # noqa: ANN401
-        shown = predictions(outputs, has_loss=plan.name == "model")
-        found = {("prediction", str(i)): t for i, t in enumerate(shown)}
-        if plan.rows is None:
-            return {**found, ("loss", ""): plan.train(outputs, *given)}
-        rows = plan.rows(outputs, *given)
-        return {**found, **{("metric", k): t for k, t in rows.items()}}
+    """Return what to trace: the loss with gradients, and what evaluation shows."""
+
+    def results(outputs: Any, *given: Tensor) -> dict[Key, Tensor]:  # noqa: ANN401
+        found: dict[Key, Tensor] = {}
+        if step or plan.rows is None:
+            found["loss", ""] = plan.train(outputs, *given)
+        if shown:
+            tensors = predictions(outputs, has_loss=plan.name == "model")
+            found |= {("prediction", str(i)): t for i, t in enumerate(tensors)}
+            rows = plan.rows(outputs, *given) if plan.rows else {}
+            found |= {("metric", name): t for name, t in rows.items()}
+        return found
 
     return Request(
         program,
-        canonical=job.canonical,
         loss=results,
+        canonical=job.canonical,
         loss_source=plan.source,
-        extras=plan.targets + plan.constants,
+        extras=tuple(job.part(t) if step else t for t in plan.targets) + plan.constants,
+        training=step,
+        update_batch_norm=job.update_batch_norm,
     )
-
-
-def _evaluated(key: Key) -> bool:
-    return key[0] in ("loss", "metric")
 
 
 def _target_names(plan: LossPlan) -> tuple[str, ...]:
@@ -269,16 +279,15 @@ _OUTPUTS: Mapping[str, Callable[[str], OutputRole]] = {
 def _import(
     name: str,
     traced: Traced,
-    program: torch.export.ExportedProgram,
     targets: Sequence[str],
-    wanted: Callable[[Key], bool],
+    kinds: Sequence[str],
 ) -> Graph:
-    """Return the graph of the results whose key is wanted."""
+    """Return the graph of the results of some kinds."""
     placeholders = [n for n in traced.module.graph.nodes if n.op == "placeholder"]
     given: dict[fx.Node, tuple[InputRole, TensorType] | np.ndarray] = {}
     for node, place in zip(placeholders, traced.places, strict=False):
         if place.kind == "constant":
-            given[node] = to_numpy(program.constants[place.name])
+            given[node] = to_numpy(traced.constants[place.name])
         elif dtype_of(place.value.dtype) is not None:
             given[node] = _ROLES[place.kind](place.name), tensor_type(place.value)
     extras = placeholders[len(traced.places) :]
@@ -288,7 +297,9 @@ def _import(
         else:
             given[node] = to_numpy(traced.extras[i])
     outputs: list[tuple[OutputRole, int]] = [
-        (_OUTPUTS[key[0]](key[1]), at) for at, key in enumerate(traced.results) if wanted(key)
+        (_OUTPUTS[key[0]](key[1]), at)
+        for at, key in enumerate(traced.results)
+        if key[0] in kinds
     ]
     return import_graph(name, traced.module, given, outputs, traced.source_of)
 

@@ -6,7 +6,7 @@ They run while the forward pass is traced, so that their gradients are traced to
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -154,3 +154,17 @@ INFERENCE: dict[Any, Callable[..., Any]] = {
     aten.alpha_dropout.default: _same,
 }
 """What replaces operations outside of training."""
+
+_TRAINING_ARGUMENT: dict[Any, int] = {
+    aten.batch_norm.default: 5,
+    aten.dropout.default: 2,
+    aten.dropout_.default: 2,
+    aten.feature_dropout.default: 2,
+    aten.alpha_dropout.default: 2,
+}
+
+
+def acts_in_training(target: object, args: Sequence[object]) -> bool:
+    """Whether an operation is one of `INFERENCE` with its training flag on."""
+    position = _TRAINING_ARGUMENT.get(target)
+    return position is not None and args[position] is True

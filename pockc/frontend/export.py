@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,11 +16,45 @@ from torch import Tensor, nn
 
 from pockc.errors import Problem, UserError
 from pockc.frontend import source
+from pockc.frontend.composite import acts_in_training
 from pockc.frontend.quiet import quiet
 
 _BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
 _NUMBERS = (torch.ops.aten.item.default, torch.ops.aten._local_scalar_dense.default)
 _DATA_DEPENDENT = ("data-dependent", "data dependent", "GuardOnDataDependent")
+
+
+@dataclass(frozen=True)
+class Forward:
+    """An exported forward pass.
+
+    Attributes:
+        program: What torch.export made.
+        asks_for_mode: Whether a module looked at `self.training` for which that makes a
+            difference. If none did, training and evaluation are one program.
+    """
+
+    program: torch.export.ExportedProgram
+    asks_for_mode: bool
+
+    def is_same(self, other: Forward) -> bool:
+        """Whether another program of the same model and shapes does the very same."""
+        a, b = self.program, other.program
+        if a is b:
+            return True
+        constants = a.constants.keys() == b.constants.keys() and all(
+            torch.equal(c, b.constants[name])
+            for name, c in a.constants.items()
+            if isinstance(c, Tensor)
+        )
+        return constants and a.graph_module.code == b.graph_module.code
+
+    @property
+    def acts_in_training(self) -> bool:
+        """Whether dropout or batch statistics are on in the program itself."""
+        return any(
+            acts_in_training(node.target, node.args) for node in self.program.graph.nodes
+        )
 
 
 def export_forward(
@@ -29,7 +64,7 @@ def export_forward(
     *,
     training: bool,
     update_batch_norm: bool,
-) -> torch.export.ExportedProgram:
+) -> Forward:
     """Return the forward pass as torch.export traces it.
 
     Args:
@@ -37,8 +72,8 @@ def export_forward(
         args: Positional arguments of `forward`.
         kwargs: Named arguments of `forward`.
         training: Whether dropout and whatever else asks for `self.training` is on.
-        update_batch_norm: With `training`: whether batch norm uses and updates batch
-            statistics; otherwise it uses its running ones.
+        update_batch_norm: Whether batch norm in training uses and updates batch statistics;
+            otherwise it uses its running ones.
 
     Raises:
         UserError: [capture] torch cannot trace it; [dynamic-shape] a shape depends on data.
@@ -46,6 +81,7 @@ def export_forward(
     with _mode(model, training=training, update_batch_norm=update_batch_norm):
         try:
             with (
+                _readers_of_training() as readers,
                 quiet(),
                 torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
             ):
@@ -54,7 +90,38 @@ def export_forward(
             raise UserError(_export_problem(e)) from e
     if problems := tuple(_data_dependent(program)):
         raise UserError(*problems)
-    return program
+    own = set(model.modules()) & readers
+    asks = any(not _indifferent(m, update_batch_norm=update_batch_norm) for m in own)
+    return Forward(program, asks)
+
+
+def _indifferent(module: nn.Module, *, update_batch_norm: bool) -> bool:
+    """Whether a module does the same in training as in evaluation, as we set it up."""
+    if isinstance(module, nn.modules.dropout._DropoutNd):
+        return module.p == 0
+    return isinstance(module, _BATCH_NORMS) and not update_batch_norm
+
+
+@contextlib.contextmanager
+def _readers_of_training() -> Iterator[set[nn.Module]]:
+    """Collect the modules whose attribute `training` is looked at."""
+    readers: set[nn.Module] = set()
+
+    def look(module: nn.Module) -> object:
+        if "training" not in module.__dict__:
+            raise AttributeError("training")
+        readers.add(module)
+        return module.__dict__["training"]
+
+    def change(module: nn.Module, value: object) -> None:
+        module.__dict__["training"] = value
+
+    # A property of the class goes before what instances hold under the same name.
+    type.__setattr__(nn.Module, "training", property(look, change))
+    try:
+        yield readers
+    finally:
+        type.__delattr__(nn.Module, "training")
 
 
 @contextlib.contextmanager

@@ -55,6 +55,7 @@ class Traced:
             results that `results` names, in that order.
         places: The distinct tensor inputs of the forward pass, tied parameters once.
         extras: Targets and constants of the loss.
+        constants: The content of the places that are constants.
         results: A key for every result: ("loss", ""), ("gradient", parameter),
             ("buffer", name), ("metric", name) or ("prediction", number).
         sources: The user's lines; a node's tag is an index into it.
@@ -63,6 +64,7 @@ class Traced:
     module: fx.GraphModule
     places: tuple[Place, ...]
     extras: tuple[Tensor, ...]
+    constants: Mapping[str, Tensor]
     results: tuple[Key, ...]
     sources: tuple[Source | None, ...]
 
@@ -153,6 +155,7 @@ class _Tracer:
             module,
             self.places,
             self.request.extras,
+            self.request.program.constants,
             tuple(self.results),
             tuple(self.sources),
         )
