@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from pockc.frontend.capture import capture
 from pockc.frontend.captured import Captured, ModuleInfo
+from pockc.frontend.export import Forward
 from pockc.ir import (
     Batch,
     Buffer,
@@ -364,3 +365,41 @@ def test_half_precision_models_are_captured(dtype: torch.dtype) -> None:
     captured = capture(model, torch.randn(2, 4).to(dtype))
     assert captured.parameters["0.weight"].dtype in (DType.F16, DType.BF16)
     assert captured.predict.type_of(captured.predict.outputs[0].value).dtype.is_float
+
+
+class Scales(nn.Module):
+    """Does something else in training, without any operation that shows it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.drop = nn.Linear(4, 3), nn.Dropout(0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.drop(self.fc(x)) * (2.0 if self.training else 1.0)
+
+
+def test_whatever_asks_for_the_mode_gets_it() -> None:
+    model, x, y = Scales().double(), torch.randn(3, 4).double(), torch.arange(3)
+    captured = capture(model, x)
+    actual = run(captured.train, captured, (x, y))
+    agree(actual[Loss()], F.cross_entropy(model.train()(x), y))
+    (shown,) = predictions(run(captured.predict, captured, (x,)))
+    agree(shown, model.eval()(x))
+
+
+def test_watching_who_asks_for_the_mode_leaves_no_trace() -> None:
+    capture(Scales(), torch.randn(3, 4))
+    assert "training" not in vars(nn.Module)
+
+
+def test_one_trace_or_two_give_the_same_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nets.make("bert")
+    one = capture(model, _example("bert"))
+    monkeypatch.setattr(Forward, "is_same", lambda self, other: False)
+    two = capture(model, _example("bert"))
+    for a, b in (
+        (one.train, two.train),
+        (one.evaluate, two.evaluate),
+        (one.predict, two.predict),
+    ):
+        assert str(a) == str(b)
