@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pockc import ops
-from pockc.ir import Graph, Node
+from pockc.ir import DType, Graph, Input, Node
 from pockc.ops import OpKind
 from pockc.passes.fusion_rules import FusionRules
 
@@ -19,6 +19,8 @@ from pockc.passes.fusion_rules import FusionRules
 RECOMPUTED_NODES = 24
 # A value so much smaller than its reader is not computed for each of the reader's elements.
 BROADCAST_RATIO = 16
+# Fewer elements are not worth a kernel that makes a mask.
+SPARED_ELEMENTS = 1 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,12 @@ class _Chooser:
         self.rules = rules
         self.kept = {i.name for i in graph.inputs}
         self.statistics: set[str] = set()
+        self.index = {n.name: at for at, n in enumerate(graph.nodes)}
+        # How many products run before each node: a measure of how far apart nodes are.
+        self.products = [0]
+        for node in graph.nodes:
+            heavy = ops.get(node.op).kind is OpKind.CONTRACTION
+            self.products.append(self.products[-1] + heavy)
         self.made: dict[str, Expression] = {i.name: _KEPT for i in graph.inputs}
 
     def visit(self, node: Node) -> None:
@@ -126,20 +134,46 @@ class _Chooser:
     def _keep(self, node: Node, expression: Expression) -> bool:
         """Whether a value must, or had better, be in memory."""
         users = self.graph.users[node.name]
-        if (
-            node.op in ("reshape", "permute", "literal")
-            or node.name in self.graph.output_values
-        ):
+        if node.op in ("reshape", "permute", "literal"):
             return True
         if ops.get(node.op).kind is OpKind.GENERATOR and node.op in self.rules.injective:
+            return node.name in self.graph.output_values
+        return (
+            node.name in self.graph.output_values
+            or not all(self._can_read_inside(u, node) for u in users)
+            or self._spares_its_operand(node, expression, users)
+            or self._too_small(node, expression, users)
+            or (
+                not self._worth_repeating(node, expression)
+                if len(users) > 1
+                else not self._can_be_inside(node)
+            )
+        )
+
+    def _spares_its_operand(
+        self, node: Node, expression: Expression, users: tuple[Node, ...]
+    ) -> bool:
+        """Whether truth values are kept so that the numbers behind them need not be.
+
+        A mask that backward needs is a quarter of the numbers that it was made from. Making
+        it early pays when nobody else reads those until backward.
+        """
+        if node.type.dtype is not DType.B1 or not users or node.op not in self.rules.injective:
             return False
-        if not all(self._can_read_inside(u, node) for u in users):
-            return True
-        if self._too_small(node, expression, users):
-            return True
-        if len(users) <= 1:
-            return not self._can_be_inside(node)
-        return not self._worth_repeating(node, expression)
+        if any(u.type.dtype is DType.B1 for u in users):
+            return False
+        large = [v for v in expression.leaves if self.graph.type_of(v).size == node.type.size]
+        if len(large) != 1 or large[0] in self.graph.output_values:
+            return False
+        if isinstance(self.graph.defs[large[0]], Input) or node.type.size < SPARED_ELEMENTS:
+            return False
+        others = [
+            self.index[u.name]
+            for u in self.graph.users[large[0]]
+            if u.name not in expression.nodes
+        ]
+        needed = min(self.index[u.name] for u in users)
+        return not others or self.products[needed] - self.products[max(others) + 1] > 1
 
     def _can_be_inside(self, node: Node) -> bool:
         rules = self.rules

@@ -28,6 +28,7 @@ from pockc.passes.fusion_rules import FusionRules
 from pockc.passes.layout_wishes import Order, state_layouts
 from pockc.passes.prune_backward import PruneBackward
 from pockc.passes.reorder import Reorder
+from pockc.passes.reuse_clamped import ReuseClamped
 from pockc.passes.selecting import Selection
 from pockc.passes.share_common import ShareCommon
 from pockc.passes.slice_channels import SliceChannels
@@ -69,6 +70,7 @@ def backward_passes(choices: Choices, frozen: FoldFrozen) -> tuple[Pass, ...]:
         frozen,  # after pruning: only then is known what reads a frozen weight
         *((SliceChannels(choices.selections),) if choices.selections else ()),
         *tidy_passes(),  # folding and slicing leave constants and neighbours to merge
+        ReuseClamped(),  # after folding, which must see a norm's output as it is read
     )
 
 

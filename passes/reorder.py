@@ -37,9 +37,6 @@ class Reorder:
         old = list(graph.nodes)
         old_cost = _cost(storages, old)
         new = _Scheduler(storages).order()
-        if new is None:
-            log.debug("reorder: updates wait for each other; order kept")
-            return graph
         new_cost = _cost(storages, new)
         log.debug("reorder: peak and sum %s -> %s", old_cost, new_cost)
         return graph.replace(nodes=tuple(new)) if new_cost < old_cost else graph
@@ -73,11 +70,18 @@ class _Scheduler:
         self.freed: dict[str, int] = defaultdict(int)
         self.waits: dict[str, int] = {}
         self.wakes: dict[str, list[str]] = defaultdict(list)
+        self.holds: dict[str, int] = defaultdict(int)
+        self.frees: dict[str, list[str]] = defaultdict(list)
         for node in self.nodes:
             before = {i for i in node.inputs if i in self.by_name}
             self.waits[node.name] = len(before)
             for name in sorted(before):
                 self.wakes[name].append(node.name)
+        self.small: list[tuple[int, str]] = []
+        self.rest: list[tuple[int, str]] = []
+        self.ready: set[str] = set()
+        self.done: set[str] = set()
+        self.held: dict[str, None] = {}
         self._add_state_order()
         for root in self.left:
             self._note_last_reader(root)
@@ -92,8 +96,8 @@ class _Scheduler:
             if any(after[r] >> bit & 1 for r in readers if r != value):
                 continue
             for reader in sorted(readers - {value}):
-                self.waits[value] += 1
-                self.wakes[reader].append(value)
+                self.holds[value] += 1
+                self.frees[reader].append(value)
 
     def _note_last_reader(self, root: str) -> str | None:
         """Credit the last reader of a storage with its bytes."""
@@ -108,35 +112,54 @@ class _Scheduler:
         taken = self.storages.nbytes[name] if own else 0
         return taken <= self.freed[name]
 
-    def order(self) -> list[Node] | None:
-        """Return the order, None if nodes wait for each other in a ring."""
-        small: list[tuple[int, str]] = []
-        rest: list[tuple[int, str]] = []
-        ready: set[str] = set()
-        done: set[str] = set()
+    def order(self) -> list[Node]:
+        """Return the order.
+
+        Two updates may each read what the other replaces. Then the first of them goes on, and
+        the old value of its tensor must be kept for the second.
+        """
         order: list[Node] = []
-
-        def wake(name: str) -> None:
-            ready.add(name)
-            heapq.heappush(small if self._shrinks(name) else rest, (self.index[name], name))
-
         for node in self.nodes:
             if not self.waits[node.name]:
-                wake(node.name)
-        while small or rest:
-            name = heapq.heappop(small or rest)[1]
-            if name in done:
-                continue
-            done.add(name)
-            order.append(self.by_name[name])
-            for reader in self._finish(name):
-                if reader in ready and reader not in done and self._shrinks(reader):
-                    heapq.heappush(small, (self.index[reader], reader))
-            for later in self.wakes[name]:
-                self.waits[later] -= 1
-                if not self.waits[later]:
-                    wake(later)
-        return order if len(order) == len(self.nodes) else None
+                self._arrive(node.name)
+        while self.small or self.rest or self.held:
+            if not (self.small or self.rest):
+                self._wake(next(iter(self.held)))
+            name = heapq.heappop(self.small or self.rest)[1]
+            if name not in self.done:
+                self.done.add(name)
+                self.held.pop(name, None)
+                order.append(self.by_name[name])
+                self._leave(name)
+        return order
+
+    def _wake(self, name: str) -> None:
+        """Put a node that can run on one of the heaps."""
+        self.ready.add(name)
+        heap = self.small if self._shrinks(name) else self.rest
+        heapq.heappush(heap, (self.index[name], name))
+
+    def _arrive(self, name: str) -> None:
+        """Note that the operands of a node are there."""
+        if self.holds[name]:
+            self.held[name] = None
+        else:
+            self._wake(name)
+
+    def _leave(self, name: str) -> None:
+        """Count a node as done, and let go on what waited for it."""
+        for reader in self._finish(name):
+            if reader in self.ready and reader not in self.done and self._shrinks(reader):
+                heapq.heappush(self.small, (self.index[reader], reader))
+        for later in self.wakes[name]:
+            self.waits[later] -= 1
+            if not self.waits[later]:
+                self._arrive(later)
+        for update in self.frees[name]:
+            self.holds[update] -= 1
+            if not self.holds[update] and update in self.held:
+                del self.held[update]
+                self._wake(update)
 
     def _finish(self, name: str) -> list[str]:
         """Count a node's reads as done; return the nodes that now free something."""

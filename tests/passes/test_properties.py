@@ -21,7 +21,14 @@ from pockc.passes.slice_channels import SliceChannels
 from tests.strategies import graphs
 from tests.support import random_inputs, results, same_results
 
-EXACT = ("eliminate_dead", "share_common", "choose_layout", "reorder", "update_in_place")
+EXACT = (
+    "eliminate_dead",
+    "share_common",
+    "reuse_clamped",
+    "choose_layout",
+    "reorder",
+    "update_in_place",
+)
 ROUNDING = ("canonicalize", "fold_constants")
 CHAINS = (
     "choose_layout,fuse",

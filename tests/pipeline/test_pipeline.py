@@ -14,6 +14,7 @@ import pytest
 from pockc.ir import (
     DType,
     Graph,
+    Node,
     OptState,
     Param,
     StateUpdate,
@@ -128,9 +129,8 @@ def test_frozen_batch_norm_costs_nothing_but_an_addition(name: str) -> None:
     assert not read & frozen
 
 
-def _body(node: object) -> tuple[object, ...]:
-    attrs = getattr(node, "attrs", {})
-    body = attrs.get("body")
+def _body(node: Node) -> tuple[Node, ...]:
+    body: Graph | None = node.attrs.get("body")
     return (node,) if body is None else body.nodes
 
 
@@ -156,9 +156,9 @@ def test_micro_batches_accumulate_and_then_update() -> None:
     once = replace(choices("mlp", "full", "sgd"), max_norm=0.3)
     direct = pipeline.compile_entries({"train": captured("mlp").train}, once)["train_step"]
     expected = results(direct, given("mlp", direct))
-    for role, array in expected.items():
-        if isinstance(role, Update):
-            close(updated[role], array, TABLE[DType.F32, "rewrite"])
+    for update, array in expected.items():
+        if isinstance(update, Update):
+            close(updated[update], array, TABLE[DType.F32, "rewrite"])
 
 
 @pytest.mark.parametrize("name", NETS)
