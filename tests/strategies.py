@@ -83,7 +83,7 @@ def _product(b: GraphBuilder, names: list[str], draw: st.DrawFn) -> str | None:
     return b.emit("tanh", b.emit("matmul", a, c))
 
 
-def _move(b: GraphBuilder, x: str, draw: st.DrawFn) -> str:
+def _move(b: GraphBuilder, x: str, draw: st.DrawFn) -> str:  # noqa: PLR0911  a table
     shape = b.type_of(x).shape
     match draw(st.sampled_from(("reshape", "permute", "broadcast", "slice", "pad", "concat"))):
         case "reshape":
@@ -111,11 +111,15 @@ def graphs(draw: st.DrawFn, max_nodes: int = 12) -> Graph:
     b = GraphBuilder("random")
     parameters = [
         b.input(Param(f"p{i}"), TensorType(shape, DType.F32))
-        for i, shape in enumerate(draw(st.lists(st.sampled_from(SHAPES), min_size=1, max_size=3)))
+        for i, shape in enumerate(
+            draw(st.lists(st.sampled_from(SHAPES), min_size=1, max_size=3))
+        )
     ]
     names = parameters + [
         b.input(Batch(f"x{i}"), TensorType(shape, DType.F32))
-        for i, shape in enumerate(draw(st.lists(st.sampled_from(SHAPES), min_size=1, max_size=2)))
+        for i, shape in enumerate(
+            draw(st.lists(st.sampled_from(SHAPES), min_size=1, max_size=2))
+        )
     ]
     for _ in range(draw(st.integers(1, max_nodes))):
         made = _node(b, names, draw)
