@@ -43,7 +43,9 @@ def emit_body(b: Builder, body: Graph, arguments: Sequence[Stored], result: Stor
         sources = [values.source(i) for i in node.inputs]
         path = _path(body, node, output) if node is last else None
         if path is not None:
-            lower[node.op](b, node, sources, Epilogue(values, node, path, output, result))
+            alone = node.name == output
+            sink = Store(result) if alone else Epilogue(values, node, path, output, result)
+            lower[node.op](b, node, sources, sink)
             return
         target = b.stage(node.type)
         lower[node.op](b, node, sources, Store(target))
