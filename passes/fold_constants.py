@@ -50,9 +50,6 @@ class FoldConstants:
             if not all(i in known for i in node.inputs) or self._too_large(graph, node):
                 rewriter.keep(node)
                 continue
-            if node.op == "random_uniform":
-                rewriter.keep(node)
-                continue
             known[node.name] = evaluate(node, [known[i] for i in node.inputs])
             if _is_cheap(node) and all(i in cheap for i in node.inputs):
                 cheap.add(node.name)

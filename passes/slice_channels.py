@@ -302,6 +302,18 @@ def _filters(s: _Slicer, node: Node, selection: Selection) -> _Made | None:
     return (s.select(x, (1, seen)), s.select(dy, (1, indices))), attrs
 
 
+def _images(s: _Slicer, node: Node, selection: Selection) -> _Made | None:
+    """Channels of images (N, C, H, W) are channels of the filters that make them."""
+    axis, indices = selection
+    given, filters = node.inputs
+    if axis != 1 or node.attrs["groups"] != 1:
+        return None
+    if node.op == "conv2d":
+        return (given, s.select(filters, (0, indices))), node.attrs
+    attrs = node.attrs.but(input_shape=_part(node, selection))
+    return (given, s.select(filters, (1, indices))), attrs
+
+
 _RULES: Mapping[str, _Rule] = {
     "matmul": _matmul,
     "permute": _permute,
@@ -313,5 +325,7 @@ _RULES: Mapping[str, _Rule] = {
     "full": _full,
     "concat": _concat,
     "take_grad": _take_grad,
+    "conv2d": _images,
+    "conv2d_grad_input": _images,
     "conv2d_grad_weight": _filters,
 }

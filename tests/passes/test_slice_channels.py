@@ -132,3 +132,29 @@ def test_wrong_selections_are_reported_together() -> None:
         "[bad-selection] channels 7, 8 along axis 0 of 'fc2.weight' : f32[8,4]\n"
         "    fix  give increasing indices within the axis"
     )
+
+
+CARRIED = """
+%w : f32[4,6,3,3] = input param "w"
+%dy : f32[2,4,5,5] = input batch "dy"
+%dx : f32[2,6,5,5] = conv2d_grad_input(%dy, %w) {input_shape=(2,6,5,5), stride=(1,1), padding=(1,1), dilation=(1,1), groups=1}
+%y : f32[2,4,5,5] = conv2d(%dx, %w) {stride=(1,1), padding=(1,1), dilation=(1,1), groups=1}
+%g : f32[6] = reduce_sum(%dx) {axes=(0,2,3), keepdims=false}
+output gradient "b" %g
+"""
+
+
+def test_a_gradient_that_is_carried_back_is_made_of_the_selected_channels() -> None:
+    after = sliced(graph(CARRIED), b=(0, (1, 4)))
+    assert_sliced(graph(CARRIED), after, "b", (0, (1, 4)))
+    full, part = (flops(g, "conv2d_grad_input") for g in (graph(CARRIED), after))
+    assert part * 3 == full
+
+
+def test_images_are_made_of_the_selected_filters() -> None:
+    text = CARRIED.replace("reduce_sum(%dx)", "reduce_sum(%y)").replace(
+        "%g : f32[6]", "%g : f32[4]"
+    )
+    after = sliced(graph(text), b=(0, (0, 3)))
+    assert_sliced(graph(text), after, "b", (0, (0, 3)))
+    assert flops(after, "conv2d") * 2 == flops(graph(text), "conv2d")
