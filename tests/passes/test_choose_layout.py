@@ -119,3 +119,18 @@ def test_the_invariant_rejects_a_reshape_that_moves_bytes() -> None:
     """)
     with pytest.raises(InternalError, match="views-only"):
         verify(moved, [views_only])
+
+
+def test_a_convolution_has_its_way_before_a_reader_that_flattens() -> None:
+    after = laid_out("""
+        %c : f32[3,6,1] = input batch "c"
+        %w : f32[8,3,3,3] = input param "w"
+        %x : f32[2,3,6,6] = broadcast_to(%c) {shape=(2,3,6,6)}
+        %f : f32[2,108] = reshape(%x) {shape=(2,108)}
+        %y : f32[2,8,4,4] = conv2d(%x, %w) {stride=(1,1), padding=(0,0), dilation=(1,1), groups=1}
+        %s : f32[8] = reduce_sum(%y) {axes=(0,2,3), keepdims=false}
+        output prediction "0" %f
+        output prediction "1" %s
+    """)
+    assert after.type_of("x").order == IMAGES
+    assert [n.inputs[0] for n in after.nodes if n.op == "relayout"] == ["x"]

@@ -7,7 +7,7 @@ If that is but some output channels of the layer before, the gradient is made of
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -37,8 +37,8 @@ def layers(name: str) -> list[Layer]:
     net = nets.make(name)
     found: list[Layer] = []
 
-    def note(label: str) -> object:
-        def hook(module: nn.Module, _: object, result: Tensor) -> None:
+    def note(label: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def hook(module: nn.Module, _: tuple[Tensor, ...], result: Tensor) -> None:
             weight = module.get_parameter("weight")
             per_output = weight[0].numel()
             found.append(Layer(label, result.numel() * per_output, tuple(weight.shape)))
