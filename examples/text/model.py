@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 VOCABULARY, POSITIONS, WIDTH, HEADS, HIDDEN, LAYERS = 30522, 512, 384, 12, 1536, 6
-BATCH, LENGTH = 16, 128
+BATCH, LENGTH = 16, 64
 
 
 class Embeddings(nn.Module):
