@@ -118,6 +118,15 @@ def test_scalars_that_are_dear_are_made_once_and_not_per_element() -> None:
     assert kernels(after) == {"rate": ["pow"], "b": ["mul", "add", "mul"]}
 
 
+@pytest.mark.parametrize("text", [MLP, CONV, ROWS])
+def test_products_read_what_is_in_memory(text: str) -> None:
+    for node in fused(text).nodes:
+        inner = node.attrs["body"] if node.op == "fused" else None
+        for product in inner.nodes if inner else ():
+            if product.op in FusionRules().contractions:
+                assert {inner.node(i) for i in product.inputs} == {None}
+
+
 def test_nothing_is_taken_in_below_a_product() -> None:
     after = fused("""
         %x : f32[4,8] = input batch "x"
@@ -173,3 +182,19 @@ def test_a_wrong_body_would_be_seen() -> None:
     wrong = graph(str(after).replace("tanh(", "sigmoid("))
     with pytest.raises(AssertionError):
         same_results(before, wrong)
+
+
+def test_sums_are_not_taken_in_below_a_move() -> None:
+    before = run_passes(
+        graph("""
+        %x : f32[4,8] = input batch "x"
+        %m : f32[4,1] = reduce_max(%x) {axes=(1,), keepdims=true}
+        %b : f32[4,8] = broadcast_to(%m) {shape=(4,8)}
+        %y : f32[4,8] = sub(%x, %b)
+        output prediction "0" %y
+    """),
+        [ChooseLayout()],
+    )
+    after = run_passes(before, [Fuse()])
+    same_results(before, after)
+    assert kernels(after) == {"m": ["reduce_max"], "y": ["broadcast_to", "sub"]}
