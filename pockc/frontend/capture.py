@@ -179,6 +179,15 @@ def _input_problems(job: _Job) -> list[Problem]:
                 fix="give one batch: a tensor, a tuple of tensors or a mapping of named ones",
             )
         ]
+    elsewhere = sorted({str(t.device) for t in job.tensors + _state(job.model)} - {"cpu"})
+    if elsewhere:
+        return [
+            Problem(
+                "example-inputs",
+                f"the model or its inputs are on {', '.join(elsewhere)}",
+                fix="move them: model.cpu(), and tensor.cpu() for every input",
+            )
+        ]
     return [
         Problem(
             "example-inputs",
@@ -187,6 +196,10 @@ def _input_problems(job: _Job) -> list[Problem]:
         for name, value in named.items()
         if isinstance(value, Tensor) and dtype_of(value.dtype) is None
     ]
+
+
+def _state(model: nn.Module) -> list[Tensor]:
+    return list(facts.named_tensors(model).values())
 
 
 def _outputs(program: torch.export.ExportedProgram) -> Any:  # noqa: ANN401

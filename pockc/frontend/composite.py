@@ -12,6 +12,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from pockc.frontend.plain import PLAIN
+
 aten = torch.ops.aten
 
 
@@ -131,6 +133,7 @@ def _running(
 
 
 REPLACED: dict[Any, Callable[..., Any]] = {
+    **PLAIN,
     aten.dropout.default: _dropout,
     aten.dropout_.default: _dropout,
     aten.feature_dropout.default: _feature_dropout,

@@ -28,6 +28,7 @@ from torch.overrides import TorchFunctionMode
 from pockc.errors import PockcError, Problem, UserError
 from pockc.frontend import source
 from pockc.frontend.composite import FROZEN, INFERENCE, REPLACED
+from pockc.frontend.decompositions import fallbacks, forward_fallback
 from pockc.frontend.quiet import quiet
 from pockc.ir import Source
 
@@ -150,7 +151,8 @@ class _Tracer:
             # Without oneDNN, recurrent layers are traced as what they compute.
             with fx_traceback.preserve_node_meta(), torch.backends.mkldnn.flags(enabled=False):
                 # make_fx counts the arguments of a bound method wrongly.
-                module = make_fx(lambda tensors: self._run(tensors))(fakes)  # noqa: PLW0108
+                record = make_fx(lambda tensors: self._run(tensors), dict(fallbacks()))  # noqa: PLW0108
+                module = record(fakes)
         return Traced(
             module,
             self.places,
@@ -288,7 +290,8 @@ class _Tracer:
             return INFERENCE[target]
         if not self.request.update_batch_norm and target in FROZEN:
             return FROZEN[target]
-        return REPLACED.get(target, cast(Callable[..., Any], target))
+        chosen = REPLACED.get(target) or forward_fallback(target)
+        return chosen or cast(Callable[..., Any], target)
 
     def _enter(self, line: Source | None) -> int:
         """Name the line for what is recorded from now on; return its tag."""

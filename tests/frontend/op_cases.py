@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 
 import torch
 from torch import Tensor
@@ -17,7 +18,10 @@ CLASS_WEIGHTS = torch.tensor([0.5, 1.0, 2.0, 0.25], dtype=torch.float64)
 ROWS = torch.tensor([3, 0, 3, 1])
 COLUMNS = torch.tensor([-1, 2, 0, 2])
 ALONG = torch.tensor([[0, 2, 1], [4, 4, 0]])
+BOUNDS = torch.tensor([-0.5, 0.1, 1.0], dtype=torch.float64)
+SIGNS = torch.tensor([[1.0, -1.0, 1.0, 1.0], [-1.0, 1.0, -1.0, 1.0]], dtype=torch.float64)
 M = (2, 4)
+IMAGE = (2, 3, 3, 4)
 
 
 def _unary(name: str, positive: bool = False) -> Case:
@@ -294,6 +298,53 @@ FAMILIES: dict[str, list[Case]] = {
         case("adaptive 1d", lambda x: F.adaptive_avg_pool1d(x, 2), (2, 3, 6)),
         case("adaptive max", lambda x: F.adaptive_max_pool2d(x, (2, 1)), (2, 3, 4, 5)),
         case("upsample", lambda x: F.interpolate(x, scale_factor=2), (1, 2, 3, 3)),
+    ],
+    "resizing": [
+        case("bilinear", lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"), IMAGE),
+        case(
+            "bilinear scale",
+            lambda x: F.interpolate(x, scale_factor=1.7, mode="bilinear"),
+            IMAGE,
+        ),
+        case(
+            "bilinear corners",
+            lambda x: F.interpolate(x, (5, 3), mode="bilinear", align_corners=True),
+            IMAGE,
+        ),
+        case("bicubic", lambda x: F.interpolate(x, (7, 6), mode="bicubic"), IMAGE),
+        case("linear", lambda x: F.interpolate(x, 7, mode="linear"), (2, 3, 4)),
+        case("nearest", lambda x: F.interpolate(x, (5, 3)), IMAGE),
+        case("nearest whole", lambda x: F.interpolate(x, (6, 8)), IMAGE),
+        case("nearest exact", lambda x: F.interpolate(x, (5, 7), mode="nearest-exact"), IMAGE),
+        case("nearest 1d", lambda x: F.interpolate(x, scale_factor=3), (2, 3, 4)),
+        case("reflect", lambda x: F.pad(x, (1, 2, 0, 1), mode="reflect"), IMAGE),
+        case("reflect 1d", lambda x: F.pad(x, (1, 2), mode="reflect"), (2, 3, 4)),
+        case("replicate", lambda x: F.pad(x, (1, 2, 3, 0), mode="replicate"), IMAGE),
+        case("circular", lambda x: F.pad(x, (1, 2, 1, 0), mode="circular"), IMAGE),
+        case("windows", lambda x: x.unfold(1, 3, 2) * 2, (2, 7, 3)),
+        case("im2col", lambda x: F.unfold(x, 2, padding=1), IMAGE),
+        case("channel shuffle", lambda x: F.channel_shuffle(x, 2), (2, 4, 3, 3)),
+    ],
+    "rarer": [
+        case("sinh", torch.sinh, M),
+        case("cosh", torch.cosh, M),
+        case("logaddexp", torch.logaddexp, M, M),
+        case("logit", lambda x: torch.logit(x.sigmoid(), eps=1e-6), M),
+        case("nan to num", lambda x: torch.nan_to_num(torch.where(MASK, x, math.nan), 0.5), M),
+        case("frac", torch.frac, M),
+        case("trace", torch.trace, (3, 3)),
+        case("addr", lambda c, x, y: torch.addr(c, x, y, beta=2, alpha=3), M, (2,), (4,)),
+        case("aminmax", lambda x: torch.sub(*torch.aminmax(x, dim=1)), M),
+        case("cross", torch.linalg.cross, (4, 3), (4, 3)),
+        case("bilinear layer", F.bilinear, (5, 2), (5, 3), (4, 2, 3), (4,)),
+        case("bucketize", lambda x: x * torch.bucketize(x, BOUNDS, right=True), M),
+        case("one hot", lambda x: x * F.one_hot(ROWS[:2] % 4, 4), M),
+        case("weight norm", lambda v, g: torch._weight_norm(v, g, 0), (3, 4), (3, 1)),
+        case("soft margin", lambda x: F.soft_margin_loss(x, SIGNS), M),
+        case("triplet", F.triplet_margin_loss, M, M, M),
+        case("cosine embedding", lambda x, y: F.cosine_embedding_loss(x, y, SIGNS[:, 0]), M, M),
+        case("poisson", F.poisson_nll_loss, M, M),
+        case("lp pool", lambda x: F.lp_pool2d(x, 2, 2), (1, 2, 4, 4), positive=True),
     ],
     "norms": [
         case("layer", lambda x, w, b: F.layer_norm(x, (4,), w, b), (2, 3, 4), (4,), (4,)),

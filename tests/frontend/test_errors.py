@@ -196,6 +196,12 @@ def test_an_operation_that_cannot_even_be_traced() -> None:
             "torch.complex128",
         ),
         (
+            (X.to("meta"),),
+            {},
+            "[example-inputs] the model or its inputs are on meta\n"
+            "    fix  move them: model.cpu(), and tensor.cpu() for every input",
+        ),
+        (
             (X,),
             {"micro_batches": 4},
             "[micro-batches] a batch of 6 rows cannot be split into 4 equal parts\n"

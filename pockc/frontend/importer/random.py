@@ -40,6 +40,12 @@ def _uniform(b: Importer, _: Value, low: Number = 0, high: Number = 1, **__: obj
     return b.apply("add", b.apply("mul", unit, high - low), low)
 
 
+@lower("aten.exponential.default")
+def _exponential(b: Importer, _: Value, rate: Number = 1, **__: object) -> Value:
+    unit = b.to(b.random(b.out.shape), b.out.dtype)
+    return b.apply("mul", b.emit("log", b.apply("sub", 1, unit)), -1 / rate)
+
+
 @lower("aten.randn.default", "aten.randn_like.default")
 def _randn(b: Importer, *_: object, **__: object) -> Value:
     return b.to(_normal(b), b.out.dtype)
