@@ -11,7 +11,7 @@ from typing import cast
 from pockc.backends.base import Backend
 from pockc.errors import Problem, UserError
 
-NAMES = ("tvm", "reference")
+NAMES = ("tvm",)
 
 
 def get(name: str) -> Backend:
