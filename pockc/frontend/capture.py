@@ -22,7 +22,8 @@ from pockc.frontend.captured import Captured, InputSpec
 from pockc.frontend.dtypes import dtype_of, tensor_type, to_numpy
 from pockc.frontend.export import Forward, export_forward
 from pockc.frontend.importer import import_graph
-from pockc.frontend.losses import LossPlan, LossSpec, plan_loss, predictions
+from pockc.frontend.losses import LossPlan, LossSpec, plan_loss
+from pockc.frontend.outputs import predictions
 from pockc.frontend.trace import Key, Request, Traced, trace
 from pockc.ir import (
     Batch,

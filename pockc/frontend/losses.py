@@ -6,7 +6,6 @@ That makes the mean over many batches, the last one padded, exact.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +18,8 @@ from pockc.errors import Problem, UserError
 from pockc.frontend.captured import LabelInfo
 from pockc.frontend.choices import LOSSES
 from pockc.frontend.options import read
+from pockc.frontend.outputs import first_tensor, model_loss
+from pockc.frontend.user_loss import user_loss
 from pockc.ir import Source
 
 LossSpec = str | Mapping[str, Any] | Callable[..., Any]
@@ -70,7 +71,8 @@ def plan_loss(
         model_loss(outputs)
         return LossPlan("model", model_loss)
     if callable(loss):
-        return _custom(loss, given)
+        train, targets = user_loss(loss, outputs, given)
+        return LossPlan("custom", train, targets=targets)
     if loss == "custom":
         raise UserError(
             Problem("unknown-loss", "loss: 'custom' is no name", fix="give the function itself")
@@ -79,111 +81,6 @@ def plan_loss(
     logits = first_tensor(outputs)
     make = _cross_entropy if name == "cross_entropy" else _elementwise
     return make(name, options, logits, given)
-
-
-def first_tensor(outputs: Any) -> Tensor:  # noqa: ANN401
-    """Return the logits of a model's output, or the first tensor in it."""
-    if isinstance(outputs, Tensor):
-        return outputs
-    found = outputs.get("logits") if isinstance(outputs, Mapping) else None
-    found = getattr(outputs, "logits", found)
-    if isinstance(found, Tensor):
-        return found
-    tensors = [t for t in torch.utils._pytree.tree_leaves(outputs) if isinstance(t, Tensor)]
-    if not tensors:
-        raise UserError(
-            Problem(
-                "loss-output",
-                f"the model returns no tensor but {type(outputs).__name__}",
-                fix="return the logits, or give a loss function that takes what it returns",
-            )
-        )
-    return tensors[0]
-
-
-def model_loss(outputs: Any, *_: Tensor) -> Tensor:  # noqa: ANN401
-    """Return the loss that a model computes itself.
-
-    Raises:
-        UserError: [loss-output] There is no scalar where one is looked for.
-    """
-    found = outputs.get("loss") if isinstance(outputs, Mapping) else None
-    found = getattr(outputs, "loss", found)
-    if found is None:
-        found = outputs[0] if isinstance(outputs, (tuple, list)) and outputs else outputs
-    if isinstance(found, Tensor) and found.numel() == 1 and found.is_floating_point():
-        return found.reshape(())
-    shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
-    raise UserError(
-        Problem(
-            "loss-output",
-            f"the model is to return its loss, a scalar, but returns {shape}",
-            fix="return the loss as .loss, as ['loss'] or first, or choose a loss: "
-            + ", ".join(n for n in LOSSES if n != "model"),
-        )
-    )
-
-
-def without_loss(outputs: Any) -> Any:  # noqa: ANN401
-    """Return what a model that returns its loss returns besides it."""
-    if isinstance(outputs, Mapping):
-        return {k: v for k, v in outputs.items() if k != "loss"}
-    if isinstance(outputs, (tuple, list)):
-        return tuple(outputs[1:])
-    return ()
-
-
-def predictions(outputs: Any, *, has_loss: bool) -> list[Tensor]:  # noqa: ANN401
-    """Return the tensors that a prediction consists of: the logits, or all but the loss."""
-    if isinstance(outputs, Mapping) and isinstance(outputs.get("logits"), Tensor):
-        return [outputs["logits"]]
-    rest = without_loss(outputs) if has_loss else outputs
-    return [t for t in torch.utils._pytree.tree_leaves(rest) if isinstance(t, Tensor)]
-
-
-def _custom(function: Callable[..., Any], targets: tuple[Tensor, ...]) -> LossPlan:
-    needed, name = _targets_needed(function), getattr(function, "__name__", "")
-    name = name if name.isidentifier() else type(function).__name__
-    if needed is not None and needed != len(targets):
-        raise UserError(
-            Problem(
-                "loss-target",
-                f"the loss function {name} takes {needed} targets after the outputs, "
-                f"{len(targets)} are given",
-                fix="give example targets of one batch: target_example=... (example_target in "
-                "a model file)",
-            )
-        )
-
-    def train(outputs: Any, *given: Tensor) -> Tensor:  # noqa: ANN401
-        loss = function(outputs, *given)
-        if not isinstance(loss, Tensor) or loss.numel() != 1:
-            shape = list(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-            raise UserError(
-                Problem(
-                    "loss-output",
-                    f"the loss function must return a scalar, it returns {shape}",
-                    fix="take the mean or the sum",
-                )
-            )
-        return loss.reshape(())
-
-    return LossPlan("custom", train, targets=targets)
-
-
-def _targets_needed(function: Callable[..., Any]) -> int | None:
-    """Return how many arguments a loss requires besides the outputs, None if it may vary."""
-    called = function.forward if isinstance(function, torch.nn.Module) else function
-    try:
-        parameters = inspect.signature(called).parameters.values()
-    except (TypeError, ValueError):
-        return None
-    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
-        return None
-    positional = [
-        p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-    ]
-    return sum(p.default is p.empty for p in positional) - 1
 
 
 def _ours(name: str) -> Source:

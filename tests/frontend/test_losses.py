@@ -247,7 +247,7 @@ def test_a_loss_may_need_no_target() -> None:
             custom,
             torch.zeros(4, 5),
             "[loss-target] the loss function custom takes 2 targets after the outputs, "
-            "1 are given\n"
+            "1 is given\n"
             "    fix  give example targets of one batch: target_example=... (example_target "
             "in a model file)",
         ),
@@ -264,6 +264,33 @@ def test_a_wrong_loss_says_what_is_expected(loss: Any, target: Any, expected: st
         return capture(Table(N, C), (scale(N, C),), loss, target_example=target)
 
     assert problem_text(call) == expected
+
+
+def per_token(outputs: Tensor, target: Tensor) -> Tensor:
+    return F.cross_entropy(outputs.flatten(0, 1), target.flatten())
+
+
+def distance(outputs: Tensor, target: Tensor) -> Tensor:
+    return (outputs - target).abs().mean()
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [(per_token, i64(N, T)), (distance, TensorType((N, T, C), DType.F64))],
+)
+def test_one_target_of_a_users_loss_is_derived(loss: Any, expected: TensorType) -> None:
+    captured = capture(Table(N, T, C), (scale(N, T, C),), loss)
+    assert [t.type for t in captured.targets] == [expected]
+
+
+def test_a_target_that_may_be_two_things_must_be_given() -> None:
+    call = lambda: capture(Table(N, C), (scale(N, C),), nn.CrossEntropyLoss())  # noqa: E731
+    assert problem_text(call) == (
+        "[loss-target] the loss function CrossEntropyLoss takes 1 target after the outputs, "
+        "0 are given\n"
+        "    fix  give example targets of one batch: target_example=... (example_target "
+        "in a model file)"
+    )
 
 
 def broken(outputs: Tensor, target: Tensor) -> Tensor:
