@@ -76,7 +76,7 @@ class _Chooser(Rewriter):
             self._defs[given.name] = given
         self._wishes = wishes
         self._copies: dict[tuple[str, Order], str] = {}
-        self.copied: set[str] = set()
+        self.copied: dict[str, Order] = {}
         for node in graph.nodes:
             self.visit(node)
 
@@ -165,12 +165,14 @@ def _elementwise(c: _Chooser, node: Node) -> Node:
 def _majority(c: _Chooser, node: Node, operands: list[str]) -> Order:
     """Return the order that leaves most bytes where they are, preferring what readers want."""
     weights: dict[Order, int] = {}
-    for value in dict.fromkeys(operands):
-        made = c.node_of(value)
-        if made is None or ops.get(made.op).kind is not OpKind.GENERATOR:
-            order = c.order(value)
-            weights[order] = weights.get(order, 0) + c.type_of(value).nbytes
     wish = c.wish(node)
+    for value in dict.fromkeys(operands):
+        made, tensor = c.node_of(value), c.type_of(value)
+        if made is None or ops.get(made.op).kind is not OpKind.GENERATOR:
+            order = tensor.order
+            if wish is not None and reshape_is_view(tensor, tensor.with_layout(wish)):
+                order = wish  # they differ in where dimensions of size 1 stand
+            weights[order] = weights.get(order, 0) + tensor.nbytes
     if not weights:
         return wish or tuple(range(node.type.rank))
     best = max(weights.values())
@@ -225,7 +227,7 @@ def _reshape(c: _Chooser, node: Node) -> Node:
     x = node.inputs[0]
     found = reshape_view_layout(c.type_of(x), node.type.shape)
     if found is None:
-        c.copied.add(node.name)
+        c.copied[node.name] = c.order(x)
         wanted = node.type.with_layout(c.wish(node))
         before = reshape_view_layout(wanted, c.type_of(x).shape)
         x = c.ordered(x, tuple(range(c.type_of(x).rank)) if before is None else before.order)

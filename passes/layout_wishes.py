@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 
 from pockc import ops
 from pockc.ir import Graph, Node, Param, TensorType
 from pockc.ir.views import reshape_view_layout
 from pockc.ops import OpKind
+from pockc.passes.shapes import reshape_groups
 
 Order = tuple[int, ...]
 
@@ -15,6 +17,8 @@ IMAGES: Order = (0, 2, 3, 1)
 """(N, C, H, W) kept as N, H, W, C."""
 FILTERS: Order = (2, 3, 1, 0)
 """(K, C, R, S) kept as R, S, C, K."""
+
+NOTHING: Mapping[str, Order] = MappingProxyType({})
 
 # The order of each operand of an op on images.
 IMAGE_OPS: Mapping[str, tuple[Order, ...]] = {
@@ -28,7 +32,7 @@ IMAGE_OPS: Mapping[str, tuple[Order, ...]] = {
 }
 
 
-def layout_wishes(graph: Graph, copied: Collection[str] = ()) -> dict[str, Order]:
+def layout_wishes(graph: Graph, copied: Mapping[str, Order] = NOTHING) -> dict[str, Order]:
     """Return for each value the order that its readers would like, where they care.
 
     A wish travels from a reader to the operand through elementwise ops and views. Ops on images
@@ -36,8 +40,8 @@ def layout_wishes(graph: Graph, copied: Collection[str] = ()) -> dict[str, Order
 
     Args:
         graph: The graph.
-        copied: The reshapes that would have to copy without a wish: they wish for an operand
-            of which a row-major result is a view.
+        copied: The reshapes that would have to copy without a wish, each with the order in
+            which its operand would come. They wish for one as near to it as a view allows.
     """
     wishes: dict[str, Order] = {}
     firm: set[str] = set()
@@ -56,20 +60,19 @@ def layout_wishes(graph: Graph, copied: Collection[str] = ()) -> dict[str, Order
 
 
 def _passed_on(
-    graph: Graph, node: Node, wish: Order | None, copied: Collection[str]
+    graph: Graph, node: Node, wish: Order | None, copied: Mapping[str, Order]
 ) -> Iterator[tuple[str, Order]]:
     """Yield what a node wishes of its operands, given what is wished of it."""
-    if node.op == "reshape":
-        if wish is None and node.name not in copied:
-            return
-        wanted = node.type.with_layout(wish)
-        found = reshape_view_layout(wanted, graph.type_of(node.inputs[0]).shape)
-        if found is not None:
-            yield node.inputs[0], found.order
-        return
+    if wish is None and node.name in copied:
+        wish = _nearest_view(graph.type_of(node.inputs[0]), node.type, copied[node.name])
     if wish is None:
         return
-    if node.op == "permute":
+    if node.op == "reshape":
+        shape = graph.type_of(node.inputs[0]).shape
+        found = reshape_view_layout(node.type.with_layout(wish), shape)
+        if found is not None:
+            yield node.inputs[0], found.order
+    elif node.op == "permute":
         yield node.inputs[0], tuple(node.attrs["perm"][d] for d in wish)
     elif node.op.startswith("reduce_"):
         yield node.inputs[0], _before_reduction(graph, node, wish)
@@ -77,6 +80,18 @@ def _passed_on(
         for value in node.inputs:
             if _alike(node, graph.type_of(value)):
                 yield value, wish
+
+
+def _nearest_view(operand: TensorType, result: TensorType, natural: Order) -> Order:
+    """Return an order of a reshape's result under which it can be a view.
+
+    What is merged must lie together; what is innermost in the operand's natural order stays so.
+    """
+    groups = reshape_groups(operand.shape, result.shape)
+    groups.sort(key=lambda g: natural.index(g[0][-1]))
+    order = [d for _, right in groups for d in right]
+    ones = [d for d in range(result.rank) if d not in order]
+    return tuple(ones + order)
 
 
 def _before_reduction(graph: Graph, node: Node, wish: Order) -> Order:

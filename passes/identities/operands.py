@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pockc.ir import Node
 from pockc.passes.identities.simplifier import Rule, Simplifier
-from pockc.passes.shapes import Shape, broadcast_shape, reshape_groups, stripped
+from pockc.passes.shapes import Shape, reshape_groups, stripped
 
 
 def implicit_broadcast(s: Simplifier, n: Node) -> str | None:
@@ -65,8 +65,6 @@ def below_views(s: Simplifier, n: Node) -> str | None:
         if moved is None:
             return None
         operands.append(moved)
-    if broadcast_shape(s.type_of(i).shape for i in operands) != above:
-        return None
     return s.again(view, s.again(n, *operands))
 
 

@@ -121,8 +121,10 @@ def test_scalars_that_are_dear_are_made_once_and_not_per_element() -> None:
 @pytest.mark.parametrize("text", [MLP, CONV, ROWS])
 def test_products_read_what_is_in_memory(text: str) -> None:
     for node in fused(text).nodes:
-        inner = node.attrs["body"] if node.op == "fused" else None
-        for product in inner.nodes if inner else ():
+        if node.op != "fused":
+            continue
+        inner: Graph = node.attrs["body"]
+        for product in inner.nodes:
             if product.op in FusionRules().contractions:
                 assert {inner.node(i) for i in product.inputs} == {None}
 
@@ -198,3 +200,21 @@ def test_sums_are_not_taken_in_below_a_move() -> None:
     after = run_passes(before, [Fuse()])
     same_results(before, after)
     assert kernels(after) == {"m": ["reduce_max"], "y": ["broadcast_to", "sub"]}
+
+
+JOINED = """
+%x : f32[4,8] = input batch "x"
+%y : f32[4,8] = input batch "y"
+%a : f32[4,8] = add(%x, %y)
+%b : f32[4,8] = tanh(%a)
+%c : f32[4,8] = sigmoid(%a)
+output prediction "0" %b
+output prediction "1" %c
+"""
+
+
+def test_a_sum_of_two_tensors_with_two_readers_is_kept() -> None:
+    # Made again it would be two reads in the place of one.
+    assert kernels(fused(JOINED)) == {"a": ["add"], "b": ["tanh"], "c": ["sigmoid"]}
+    one = JOINED.replace("add(%x, %y)", "mul(%x, %x)")
+    assert kernels(fused(one)) == {"b": ["mul", "tanh"], "c": ["mul", "sigmoid"]}

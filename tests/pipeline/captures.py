@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from fnmatch import fnmatchcase
 from functools import cache
 
@@ -10,7 +11,7 @@ import numpy as np
 from pockc.frontend.capture import capture
 from pockc.frontend.captured import Captured
 from pockc.frontend.optimizers import recipe
-from pockc.ir import Graph, InputRole, Param
+from pockc.ir import Buffer, Graph, InputRole, Param
 from pockc.passes import run_passes
 from pockc.passes.attach_optimizer import Attachment, AttachOptimizer
 from pockc.passes.pipeline import Choices
@@ -94,13 +95,19 @@ def reference(name: str, of: Choices) -> Graph:
     return run_passes(captured(name).train, passes)
 
 
-def given(name: str, graph: Graph) -> dict[InputRole, np.ndarray]:
-    """Return the net's own values, one of its batches, and random optimizer state."""
+def given(
+    name: str, graph: Graph, changed: Collection[str] = ()
+) -> dict[InputRole, np.ndarray]:
+    """Return the net's own values, one of its batches, and random optimizer state.
+
+    What is trained has other values than at compile time: a step must read it, not remember it.
+    """
     net = captured(name)
     arrays = random_inputs(graph, below=5)
     for role in arrays:
-        if role.keyword in ("param", "buffer"):
-            arrays[role] = net.values[getattr(role, "name")]  # noqa: B009  Param or Buffer
+        if isinstance(role, (Param, Buffer)):
+            factor = 1.25 if role.name in changed else 1.0
+            arrays[role] = net.values[role.name] * np.float32(factor)
         elif role.keyword == "opt_state":
             # Second moments are never negative.
             arrays[role] = np.abs(arrays[role])

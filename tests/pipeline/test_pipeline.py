@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pockc.frontend.capture import capture
 from pockc.ir import (
+    Buffer,
     DType,
     Graph,
     Node,
@@ -28,6 +30,7 @@ from pockc.passes import pipeline
 from pockc.passes.fold_frozen import FoldFrozen
 from pockc.passes.memory import Storages
 from pockc.passes.update_in_place import in_place_safe
+from tests import nets
 from tests.pipeline.captures import (
     NETS,
     SCHEMES,
@@ -59,10 +62,25 @@ def entries(name: str, scheme: str) -> dict[str, Graph]:
 def test_every_entry_means_what_was_captured(name: str, scheme: str) -> None:
     compiled = entries(name, scheme)
     before = reference(name, choices(name, scheme))
-    same_results(before, compiled["train_step"], kind="eager", given=given(name, before))
+    names = trained(name, scheme)[0]
+    values = given(name, before, names)
+    same_results(before, compiled["train_step"], kind="eager", given=values)
     for entry in ("evaluate", "predict"):
         source = graphs(name)[entry]
-        same_results(source, compiled[entry], kind="eager", given=given(name, source))
+        values = given(name, source, names)
+        same_results(source, compiled[entry], kind="eager", given=values)
+
+
+def test_running_statistics_that_a_step_updates_are_not_folded() -> None:
+    net = nets.make("mobilenet")
+    batch = nets.batches("mobilenet", 2, 1)[0]
+    moving = capture(net, batch[:-1], target_example=batch[-1], batch_norm="update")
+    chosen = choices("mobilenet", "bias")
+    sources = {"train": moving.train, "evaluate": moving.evaluate}
+    compiled = pipeline.compile_entries(sources, chosen)
+    buffers = [i.role.name for i in moving.evaluate.inputs if isinstance(i.role, Buffer)]
+    values = given("mobilenet", moving.evaluate, buffers)
+    same_results(moving.evaluate, compiled["evaluate"], kind="eager", given=values)
 
 
 @pytest.mark.parametrize(("name", "scheme"), CASES)
