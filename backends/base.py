@@ -2,8 +2,8 @@
 
 `select` says for every node which kernel computes it, before anything is compiled: the plan
 needs the workspaces. `build` turns kernels into object files. Identical kernels are one kernel:
-a kernel is named by the hash of its canonical text, which holds everything that its code depends
-on and no name of a value.
+it is named by the hash of its canonical text, which holds all that its code depends on and no
+name of a value.
 """
 
 from __future__ import annotations

@@ -21,14 +21,14 @@ class TvmBackend:
     def native(self) -> frozenset[str]:
         """The ops it has a lowering for."""
         _need_tvm()
-        from pockc.backends.tvm.lowering import NATIVE  # noqa: PLC0415  imports TVM
+        from pockc.backends.tvm.lowering import NATIVE
 
         return NATIVE
 
     def select(self, graph: Graph, target: str = "host", threads: int = 2) -> Selection:
         """Choose a kernel for every node that needs one."""
         _need_tvm()
-        from pockc.backends.tvm.select import select  # noqa: PLC0415  imports TVM
+        from pockc.backends.tvm.select import select
 
         return select(graph, targets.get(target), threads)
 
@@ -40,7 +40,7 @@ class TvmBackend:
     ) -> Mapping[str, bytes]:
         """Compile kernels to object files."""
         _need_tvm()
-        from pockc.backends.tvm.build import build  # noqa: PLC0415  imports TVM
+        from pockc.backends.tvm.build import build
 
         return build(kernels, targets.get(target), progress)
 
@@ -52,7 +52,7 @@ def _need_tvm() -> None:
         UserError: [no-tvm] It cannot.
     """
     try:
-        import tvm  # noqa: F401, PLC0415  heavy, and not needed on a device
+        import tvm  # noqa: F401  heavy, and not needed on a device
     except ImportError as error:
         what = f"the backend 'tvm' needs a package that is missing: {error.name}"
         raise UserError(Problem("no-tvm", what, fix="pip install pockc")) from error

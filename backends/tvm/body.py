@@ -3,7 +3,7 @@
 The anchors of a body are its nodes that `lower` knows: contractions, reductions, poolings.
 Everything else is computed where it is needed. An anchor whose result only passes through
 elementwise nodes on its way to the output writes the output itself (its epilogue); any other is
-kept in a workspace. So every body is correct, and the four classes that the README names are fast.
+kept in a workspace. So every body is correct, and the four classes of the README are fast.
 """
 
 from __future__ import annotations
@@ -27,9 +27,7 @@ def emit_body(b: Builder, body: Graph, arguments: Sequence[Stored], result: Stor
     """Write the code of a whole kernel."""
     if result.type.size == 0:
         return
-    known: dict[str, Source] = {
-        i.name: a for i, a in zip(body.inputs, arguments, strict=True)
-    }
+    known: dict[str, Source] = {i.name: a for i, a in zip(body.inputs, arguments, strict=True)}
     values = Values(body, known)
     output = body.outputs[0].value
     anchors = [n for n in body.nodes if n.op in lower]
@@ -155,7 +153,7 @@ class _Merged:
         found = self.values.at(inside, self.output, index)
         scope.code.emit(self.result.memory.store(_place(scope, self.result, index), found))
 
-    def merged(self, groups: Sequence[Sequence[int]]) -> Sink | None:
+    def merged(self, groups: Sequence[Sequence[int]]) -> Sink | None:  # noqa: ARG002
         """Return nothing: it is merged already."""
         return None
 
@@ -178,7 +176,9 @@ def _path(body: Graph, anchor: Node, output: str) -> tuple[Node, ...] | None:
         )
         if node.op in ("reshape", "permute"):
             steps[node.name] = (*found.pop(), node)
-        elif (ops.get(node.op).kind is OpKind.ELEMENTWISE or node.op == "relayout") and not grows:
+        elif (
+            ops.get(node.op).kind is OpKind.ELEMENTWISE or node.op == "relayout"
+        ) and not grows:
             steps[node.name] = found.pop()
         else:
             return None

@@ -38,10 +38,10 @@ def tvm_target(target: Target) -> Any:  # noqa: ANN401
 def lowered_module(functions: Mapping[str, Any], target: Target) -> Any:  # noqa: ANN401
     """Return functions lowered to what the code generator takes."""
     # No simplification: it replaces bound variables by what they are bound to, and a chain of
-    # polynomials grows without limit (a cross-entropy over 5 classes took 40 s). LLVM does better.
+    # polynomials grows without limit (a cross-entropy over 5 classes took 40 s). LLVM copes.
     passes = [
         tirx.transform.BindTarget(tvm_target(target)),
-        tirx.transform.VectorizeLoop(True),  # noqa: FBT003
+        tirx.transform.VectorizeLoop(True),
         tirx.transform.UnrollLoop(),
         tirx.transform.LowerTVMBuiltin(),
         tirx.transform.LowerIntrin(),
@@ -70,7 +70,7 @@ def object_of(kernel: Kernel, target: Target) -> bytes:
 def build(
     kernels: Sequence[Kernel], target: Target, progress: Progress | None = None
 ) -> dict[str, bytes]:
-    """Return the object file of each kernel, from the cache or newly compiled, all cores at work."""
+    """Return the object file of each kernel, from the cache or newly compiled on all cores."""
     found: dict[str, bytes] = {}
     missing: list[Kernel] = []
     for kernel in {k.symbol: k for k in kernels}.values():

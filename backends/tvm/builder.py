@@ -1,4 +1,4 @@
-"""A kernel under construction: its code, its workspaces, and the loops that every family uses."""
+"""A kernel under construction: its code, its workspaces, and the loops that families share."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class Builder:
     def vector(
         self, extent: int, lanes: int, body: Callable[[Scope, Expr], None], scope: Scope
     ) -> None:
-        """Run `body(scope, i)` for i below `extent`, vectorised, with the rest as a shorter vector.
+        """Run `body(scope, i)` for i below `extent`, vectorised; the rest is a shorter vector.
 
         Where the body has a condition that differs between lanes the loop is serial.
         """
@@ -170,7 +170,9 @@ class Builder:
     def copy(self, source: Source, type: TensorType | None = None) -> Stored:
         """Store a computed tensor in a workspace, in the order of `type`."""
         target = self.stage(source.type if type is None else type)
-        self.injective(target.type, 1, lambda scope, index: _store(scope, target, source, index))
+        self.injective(
+            target.type, 1, lambda scope, index: _store(scope, target, source, index)
+        )
         return target
 
     def injective(

@@ -16,7 +16,7 @@ from pockc.backends.tvm.targets import Target
 @lru_cache(maxsize=1)
 def version() -> str:
     """Return a hash of the kernel generator's own source, and of TVM's version."""
-    import tvm  # noqa: PLC0415  heavy
+    import tvm
 
     sha = hashlib.sha256(str(tvm.__version__).encode())
     for path in sorted(Path(__file__).parent.rglob("*.py")):
@@ -54,7 +54,7 @@ def read_object(name: str) -> bytes | None:
 
 
 def write(name: str, workspace_bytes: tuple[int, ...], code: bytes) -> None:
-    """Keep a kernel; files appear whole or not at all. A folder that cannot be written is no error."""
+    """Keep a kernel; files appear whole or not at all. An unwritable folder is no error."""
     place = folder() / name[:2]
     try:
         place.mkdir(parents=True, exist_ok=True)

@@ -42,7 +42,9 @@ def lower_kernel(kernel: Kernel, target: Target) -> Lowered:
     node = kernel.node
     body = body_of(kernel)
     sizes = [t.size for t in (*kernel.operands, node.type)]
-    b = Builder(target, kernel.threads, Code(index_dtype="int32" if max(sizes) < 1 << 31 else "int64"))
+    b = Builder(
+        target, kernel.threads, Code(index_dtype="int32" if max(sizes) < 1 << 31 else "int64")
+    )
     operands = [argument(f"operand{i}", t.size, t.dtype) for i, t in enumerate(kernel.operands)]
     inplace = node.attrs.get("inplace")
     arguments: list[Memory] = list(operands)
@@ -67,8 +69,6 @@ def body_of(kernel: Kernel) -> Graph:
     if node.op == "fused":
         body: Graph = node.attrs["body"]
         return body
-    inputs = tuple(
-        Input(f"x{i}", t, Batch(str(i))) for i, t in enumerate(kernel.operands)
-    )
+    inputs = tuple(Input(f"x{i}", t, Batch(str(i))) for i, t in enumerate(kernel.operands))
     alone = Node("y", node.op, tuple(i.name for i in inputs), node.attrs, node.type)
     return Graph("body", inputs, (alone,), (Output("y", Prediction("0")),))

@@ -6,6 +6,7 @@ Neighbouring dimensions that lie in one piece in every operand become one: a ten
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from pockc.backends.tvm.values import (
     Values,
     inline,
 )
+from pockc.errors import InternalError, Problem
 from pockc.ir.graph import Graph
 from pockc.ir.types import TensorType
 from pockc.ops import OpKind
@@ -39,7 +41,7 @@ class Pointwise:
         """Return the type of a value, unmerged."""
         return self.body.type_of(name)
 
-    def aligned(self, name: str, index: Index) -> Index:
+    def aligned(self, name: str, index: Index) -> Index:  # noqa: ARG002
         """Return the index of an operand: the same."""
         return index
 
@@ -54,6 +56,8 @@ class Pointwise:
             value = self.leaves[name].at(scope, index, guard)
         else:
             node = self.body.node(name)
+            if node is None:
+                raise InternalError(Problem("tvm-no-value", f"%{name} is not at hand"))
             value = inline[node.op](At(self, scope, node, index, guard))
         value = scope.code.bind(value)
         scope.memo[key] = ((index, guard), value)
@@ -101,7 +105,9 @@ def cost(values: Values) -> int:
     return sum(16 if n.op in DEAR else 1 for n in values.body.nodes) + 1
 
 
-DEAR = frozenset({"exp", "log", "tanh", "sigmoid", "erf", "sin", "cos", "pow", "random_uniform"})
+DEAR = frozenset(
+    {"exp", "log", "tanh", "sigmoid", "erf", "sin", "cos", "pow", "random_uniform"}
+)
 """Elementwise ops that cost much more than a load."""
 
 
@@ -175,7 +181,7 @@ def merged_space(
         own = []
         for group in groups:
             dims = [d for d in group if shape[d] != 1]
-            for a, c in zip(dims, dims[1:], strict=False):
+            for a, c in itertools.pairwise(dims):
                 if strides[a] != strides[c] * shape[c]:
                     return None
             own.append(strides[dims[-1]] if dims else 0)
@@ -185,7 +191,7 @@ def merged_space(
 
 
 def merged_source(source: Source, groups: Sequence[Sequence[int]]) -> Source | None:
-    """Return a tensor with groups of its dimensions as one each, None if it cannot be seen so."""
+    """Return a tensor with groups of its dimensions as one each, None if that cannot be."""
     shape = source.type.shape
     if isinstance(source, Stored):
         found = merged_space([source], shape, groups)
@@ -221,4 +227,6 @@ def memory_order(source: Source) -> tuple[int, ...]:
 
 def _by_stride(source: Stored, shape: Sequence[int]) -> tuple[int, ...]:
     dims = range(len(shape))
-    return tuple(sorted(dims, key=lambda d: (-source.strides[d] if shape[d] != 1 else -(1 << 62), d)))
+    return tuple(
+        sorted(dims, key=lambda d: (-source.strides[d] if shape[d] != 1 else -(1 << 62), d))
+    )

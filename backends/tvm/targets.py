@@ -84,23 +84,24 @@ def get(name: str) -> Target:
 
 @lru_cache(maxsize=1)
 def _host() -> Target:
-    import tvm  # noqa: F401, PLC0415  registers the functions; heavy
-    from tvm_ffi import get_global_func  # noqa: PLC0415
+    import tvm  # noqa: F401  registers the functions; heavy
+    from tvm_ffi import get_global_func
 
     triple = str(get_global_func("tvm.codegen.llvm.GetDefaultTargetTriple")())
     mcpu = str(get_global_func("tvm.codegen.llvm.GetHostCPUName")())
     flags = _cpu_flags()
+    features: tuple[str, ...] = ()
     if triple.startswith(("aarch64", "arm64")):
-        vector, registers, features = 4, 32, ("+neon",)
-        triple = _ARM
+        vector, registers = 4, 32
+        triple, features = _ARM, ("+neon",)
     elif {"avx512f", "avx512dq", "avx512bw", "avx512vl"} <= flags:
-        vector, registers, features = 16, 32, ()
+        vector, registers = 16, 32
         triple = _X86
     elif {"avx2", "fma"} <= flags:
-        vector, registers, features = 8, 16, ()
+        vector, registers = 8, 16
         triple = _X86
     else:
-        vector, registers, features = 4, 16, ()
+        vector, registers = 4, 16
         triple = _X86
     return Target(
         "host", triple, mcpu, features, vector, registers,
@@ -126,7 +127,10 @@ def _cache_bytes(level: int, default: int) -> int:
             if (folder / "type").read_text(encoding="utf-8").strip() == "Instruction":
                 continue
             if int((folder / "level").read_text(encoding="utf-8")) == level:
-                return int((folder / "size").read_text(encoding="utf-8").strip().rstrip("K")) * _KIB
+                return (
+                    int((folder / "size").read_text(encoding="utf-8").strip().rstrip("K"))
+                    * _KIB
+                )
         except (OSError, ValueError):
             continue
     return default

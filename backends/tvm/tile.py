@@ -1,4 +1,4 @@
-"""Register tiles: rows times a few vectors of results, kept in registers along the reduction."""
+"""Register tiles: rows times a few vectors of results, in registers along the reduction."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def best_shape(target: Target, dtype: DType, columns: int) -> Shape:
 def row_tiles(rows: int, most: int) -> int:
     """Return the height of tile that covers `rows` at the least cost, at most `most`.
 
-    A tile of few rows is bound by the latency of its additions: it costs as much as one of five.
+    A tile of few rows is bound by the latency of its additions: it costs as much as five.
     """
 
     def cost(height: int) -> tuple[int, int]:
@@ -74,7 +74,9 @@ def row_tiles(rows: int, most: int) -> int:
     return min(range(1, min(most, rows) + 1), key=cost)
 
 
-def column_tiles(columns: int, shape: Shape, *, padded: bool) -> tuple[int, Vectors, Vectors | None]:
+def column_tiles(
+    columns: int, shape: Shape, *, padded: bool
+) -> tuple[int, Vectors, Vectors | None]:
     """Divide columns into panels.
 
     Returns:
@@ -140,9 +142,7 @@ def compute(b: Builder, tile: Tile) -> None:
     _write(b, tile, total, spans)
 
 
-def _write(
-    b: Builder, tile: Tile, total: Memory, spans: Sequence[tuple[int, int]]
-) -> None:
+def _write(b: Builder, tile: Tile, total: Memory, spans: Sequence[tuple[int, int]]) -> None:
     code, width = b.code, tile.vectors.width
     for i in range(tile.rows):
         for j, lanes in spans:

@@ -45,7 +45,7 @@ MOST_WEIGHT = 24
 
 @dataclass(eq=False, slots=True)
 class Memory:
-    """A flat buffer. `dtype` is the element type; b1 is stored as bytes and read as truth values."""
+    """A flat buffer of elements of `dtype`; b1 is stored as bytes and read as truth values."""
 
     buffer: Any
     dtype: DType
@@ -103,8 +103,10 @@ class Code:
         return tirx.const(value, self.index_dtype)
 
     def bind(self, value: Expr) -> Expr:
-        """Name a value, so that it is computed once; constants and variables stay as they are."""
-        if not hasattr(value, "ty") or isinstance(value, (tirx.Var, tirx.IntImm, tirx.FloatImm)):
+        """Name a value, so that it is computed once; constants and variables stay."""
+        if not hasattr(value, "ty") or isinstance(
+            value, (tirx.Var, tirx.IntImm, tirx.FloatImm)
+        ):
             return value
         if dtype_of(value) == "bool":
             return value  # TVM's simplifier fails on vectors of truth values that have a name
@@ -120,8 +122,8 @@ class Code:
     def cut(self, value: Expr) -> Expr:
         """Name a value through a register buffer, so that TVM cannot look through the name.
 
-        TVM's analyses put a bound value in place of its name wherever it is used, and a chain of
-        polynomials grows without end. LLVM makes a register of the buffer again.
+        TVM's analyses put a bound value in place of its name wherever it is used, and a chain
+        of polynomials grows without end. LLVM makes a register of the buffer again.
         """
         dtype = dtype_of(value)
         depth, lanes, lane = self._lanes[-1] if self._lanes else (len(self._blocks) - 1, 1, 0)

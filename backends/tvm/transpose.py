@@ -14,7 +14,7 @@ from pockc.backends.tvm.builder import Builder
 from pockc.backends.tvm.tir import Expr, Memory
 
 
-def transposed_copy(  # noqa: PLR0913  from where, to where, how much
+def transposed_copy(
     b: Builder,
     source: Memory,
     rows: tuple[Expr, int],

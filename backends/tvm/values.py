@@ -228,7 +228,7 @@ class At:
     guard: Expr | None
 
     def __call__(self, i: int, index: Index | None = None, guard: Expr | None = None) -> Expr:
-        """Return operand `i` at an index of that operand; `guard` replaces the guard in force."""
+        """Return operand `i` at an index of it; `guard` replaces the guard in force."""
         name = self.node.inputs[i]
         if index is None:
             index = self.values.aligned(name, self.index)
@@ -259,7 +259,7 @@ def _key(index: Expr) -> int | str:
 
 
 def _as_memory(values: Values, name: str) -> Stored | None:
-    """Return a value as strided memory, looking through ops that only rename or move indices."""
+    """Return a value as strided memory, looking through ops that only move indices."""
     if name in values.known:
         found = values.known[name]
         return found if isinstance(found, Stored) else None

@@ -53,20 +53,26 @@ class Case:
     @property
     def graph(self) -> Graph:
         """A graph of this one node."""
-        inputs = tuple(
-            Input(f"x{i}", t, Batch(str(i))) for i, t in enumerate(self.types)
+        inputs = tuple(Input(f"x{i}", t, Batch(str(i))) for i, t in enumerate(self.types))
+        node = Node(
+            "y", self.node.op, tuple(i.name for i in inputs), self.node.attrs, self.node.type
         )
-        node = Node("y", self.node.op, tuple(i.name for i in inputs), self.node.attrs, self.node.type)
         return Graph("case", inputs, (node,), (Output("y", Prediction("0")),))
 
 
-def case(op: str, result: TensorType, types: Sequence[TensorType], arrays: Sequence[np.ndarray], attrs: Attrs) -> Case:
+def case(
+    op: str,
+    result: TensorType,
+    types: Sequence[TensorType],
+    arrays: Sequence[np.ndarray],
+    attrs: Attrs,
+) -> Case:
     """Return a case of an op."""
     return Case(Node("y", op, (), attrs, result), tuple(types), tuple(arrays))
 
 
 def physical(array: np.ndarray, tensor: TensorType) -> np.ndarray:
-    """Return the bytes of a tensor as memory holds them, at an address that is a multiple of 64."""
+    """Return the bytes of a tensor as memory holds them, aligned to 64."""
     moved = np.ascontiguousarray(np.asarray(array, tensor.dtype.np).transpose(tensor.order))
     place = aligned(moved.nbytes)
     place[:] = moved.reshape(-1).view(np.uint8)
@@ -74,7 +80,7 @@ def physical(array: np.ndarray, tensor: TensorType) -> np.ndarray:
 
 
 def aligned(nbytes: int) -> np.ndarray:
-    """Return uninitialised bytes at an address that is a multiple of 64, filled with a pattern."""
+    """Return bytes at an address that is a multiple of 64, filled with a pattern."""
     room = np.full(nbytes + 64, 0xA5, np.uint8)
     start = -room.ctypes.data % 64
     return room[start : start + nbytes]
@@ -105,7 +111,13 @@ class Library:
         library = folder / "kernels.so"
         (folder / "objects.txt").write_text("\n".join(paths), encoding="utf-8")
         command = [sys.executable, "-m", "ziglang", "cc", "-shared", "-fPIC", "-O1"]
-        command += ["-o", str(library), str(folder / "shim.c"), f"@{folder / 'objects.txt'}", "-lm"]
+        command += [
+            "-o",
+            str(library),
+            str(folder / "shim.c"),
+            f"@{folder / 'objects.txt'}",
+            "-lm",
+        ]
         subprocess.run(command, check=True, capture_output=True)
         self.library = ctypes.CDLL(str(library))
         self.library.shim_open(threads)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +12,7 @@ from pockc import ops
 from pockc.ir.attrs import Attrs, AttrValue
 from pockc.ir.types import DType, TensorType
 from pockc.ops.windows import conv_shape
-
-sys.path.insert(0, str(Path(__file__).parent))
-from native import Case, Library, case  # noqa: E402
+from tests.backends.native import Case, Library, case
 
 LAST, FILTERS, DEPTHWISE = (0, 2, 3, 1), (2, 3, 1, 0), (2, 3, 0, 1)
 Layout = tuple[int, ...] | None
@@ -35,8 +31,11 @@ def _case(op: str, result: TensorType, types: Sequence[TensorType], **attrs: Att
 def product_cases() -> dict[str, Case]:
     cases = {}
     sizes = [(1, 1, 1), (1, 50, 33), (50, 1, 33), (7, 9, 1), (50, 50, 17), (49, 1000, 24),
-             (13, 33, 65), (130, 70, 40), (2, 300, 300), (300, 2, 300), (40, 300, 30)]  # fmt: skip
-    for (m, n, k), (ta, tb, tc) in itertools.product(sizes, [(0, 0, 0), (1, 0, 0), (0, 1, 0), (1, 1, 1)]):
+             (13, 33, 65), (130, 70, 40), (2, 300, 300), (300, 2, 300),
+             (40, 300, 30)]  # fmt: skip
+    for (m, n, k), (ta, tb, tc) in itertools.product(
+        sizes, [(0, 0, 0), (1, 0, 0), (0, 1, 0), (1, 1, 1)]
+    ):
         types = _t((m, k), (1, 0) if ta else None), _t((k, n), (1, 0) if tb else None)
         out = _t((m, n), (1, 0) if tc else None)
         cases[f"{m}x{n}x{k} {ta}{tb}{tc}"] = _case("matmul", out, types)
@@ -46,9 +45,17 @@ def product_cases() -> dict[str, Case]:
         "one right": (_t((3, 20, 33)), _t((33, 18)), _t((3, 20, 18))),
         "one left": (_t((20, 33)), _t((3, 33, 18)), _t((3, 20, 18))),
         "groups": (_t((2, 4, 1, 9, 16)), _t((2, 1, 3, 16, 10)), _t((2, 4, 3, 9, 10))),
-        "heads": (_t((2, 3, 50, 16), heads), _t((2, 3, 16, 50), (0, 3, 1, 2)), _t((2, 3, 50, 50))),
+        "heads": (
+            _t((2, 3, 50, 16), heads),
+            _t((2, 3, 16, 50), (0, 3, 1, 2)),
+            _t((2, 3, 50, 50)),
+        ),
         "context": (_t((2, 3, 50, 50)), _t((2, 3, 50, 16), heads), _t((2, 3, 50, 16), heads)),
-        "doubles": (_t((20, 33), None, DType.F64), _t((33, 18), None, DType.F64), _t((20, 18), None, DType.F64)),
+        "doubles": (
+            _t((20, 33), None, DType.F64),
+            _t((33, 18), None, DType.F64),
+            _t((20, 18), None, DType.F64),
+        ),
         "long": (_t((9, 70000), (1, 0)), _t((70000, 35)), _t((9, 35))),
     }
     return cases | {n: _case("matmul", r, (x, y)) for n, (x, y, r) in batched.items()}
@@ -84,7 +91,8 @@ def convolution_cases() -> dict[str, Case]:
     cases = {}
     for number, (x, w, stride, padding, dilation, groups) in enumerate(GEOMETRY):
         attrs: dict[str, AttrValue] = {
-            "stride": _pair(stride), "padding": _pair(padding), "dilation": _pair(dilation), "groups": groups,
+            "stride": _pair(stride), "padding": _pair(padding), "dilation": _pair(dilation),
+            "groups": groups,
         }  # fmt: skip
         y = conv_shape(_t(x), _t(w), Attrs(attrs))
         plain: list[tuple[Layout, Layout]] = [(LAST, DEPTHWISE if w[1] == 1 else FILTERS)]
@@ -92,8 +100,12 @@ def convolution_cases() -> dict[str, Case]:
             tx, tw, ty = _t(x, images), _t(w, filters), _t(y, images)
             name = f"{number} {'last' if images else 'first'}"
             cases[f"forward {name}"] = _case("conv2d", ty, (tx, tw), **attrs)
-            cases[f"input {name}"] = _case("conv2d_grad_input", tx, (ty, tw), input_shape=x, **attrs)
-            cases[f"weight {name}"] = _case("conv2d_grad_weight", tw, (tx, ty), weight_shape=w, **attrs)
+            cases[f"input {name}"] = _case(
+                "conv2d_grad_input", tx, (ty, tw), input_shape=x, **attrs
+            )
+            cases[f"weight {name}"] = _case(
+                "conv2d_grad_weight", tw, (tx, ty), weight_shape=w, **attrs
+            )
     return cases
 
 

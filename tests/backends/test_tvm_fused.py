@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,9 +14,7 @@ from pockc.ir.builder import GraphBuilder
 from pockc.ir.graph import Graph
 from pockc.ir.roles import Batch, Prediction
 from pockc.ir.types import DType, TensorType, f32, i64
-
-sys.path.insert(0, str(Path(__file__).parent))
-from native import Case, Library, case  # noqa: E402
+from tests.backends.native import Case, Library, case
 
 LAST = (0, 2, 3, 1)
 
@@ -132,7 +128,9 @@ def batch_statistics() -> Graph:
     x = b.input(TensorType((4, 33, 5, 6), DType.F32, LAST))
     mean = b("mul", b("reduce_sum", x, axes=(0, 2, 3), keepdims=True), b.number(1 / 120))
     d = b("sub", x, mean)
-    var = b("mul", b("reduce_sum", b("mul", d, d), axes=(0, 2, 3), keepdims=True), b.number(1 / 120))
+    var = b(
+        "mul", b("reduce_sum", b("mul", d, d), axes=(0, 2, 3), keepdims=True), b.number(1 / 120)
+    )
     return b.done(b("mul", d, b("rsqrt", b("add", var, b.number(1e-5)))), LAST)
 
 
@@ -150,7 +148,17 @@ def linear_gelu() -> Graph:
     b = Body()
     x, w, z = b.input(f32(2, 25, 48)), b.input(f32(48, 50)), b.input(f32(50))
     h = b("add", b("matmul", x, w), z)
-    return b.done(b("mul", h, b("add", b("mul", b("erf", b("mul", h, b.number(0.70710678))), b.number(0.5)), b.number(0.5))))
+    return b.done(
+        b(
+            "mul",
+            h,
+            b(
+                "add",
+                b("mul", b("erf", b("mul", h, b.number(0.70710678))), b.number(0.5)),
+                b.number(0.5),
+            ),
+        )
+    )
 
 
 def heads() -> Graph:
@@ -191,7 +199,10 @@ def pointwise_conv_block() -> Graph:
     b = Body()
     image = TensorType((2, 20, 9, 9), DType.F32, LAST)
     x, mask = b.input(image), b.input(replace(image, dtype=DType.B1))
-    w, z = b.input(TensorType((20, 20, 1, 1), DType.F32, (2, 3, 1, 0))), b.input(f32(1, 20, 1, 1))
+    w, z = (
+        b.input(TensorType((20, 20, 1, 1), DType.F32, (2, 3, 1, 0))),
+        b.input(f32(1, 20, 1, 1)),
+    )
     h = b("conv2d", x, w, stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1)
     h = b("where", mask, b("add", h, z), b.number(0.0))
     return b.done(h, LAST)
@@ -200,7 +211,11 @@ def pointwise_conv_block() -> Graph:
 def depthwise_block() -> Graph:
     b = Body()
     image = TensorType((2, 20, 9, 9), DType.F32, LAST)
-    x, w, z = b.input(image), b.input(TensorType((20, 1, 3, 3), DType.F32, (2, 3, 1, 0))), b.input(f32(20, 1, 1))
+    x, w, z = (
+        b.input(image),
+        b.input(TensorType((20, 1, 3, 3), DType.F32, (2, 3, 1, 0))),
+        b.input(f32(20, 1, 1)),
+    )
     h = b("conv2d", x, w, stride=(2, 2), padding=(1, 1), dilation=(1, 1), groups=20)
     return b.done(b("maximum", b("add", h, z), b.number(0.0)), LAST)
 
@@ -274,7 +289,8 @@ def strided_layouts() -> Graph:
 
 
 BODIES: list[Callable[[], Graph]] = [
-    row_softmax, column_softmax, masked_softmax, softmax_gradient, layer_norm, layer_norm_gradient,
+    row_softmax, column_softmax, masked_softmax, softmax_gradient, layer_norm,
+    layer_norm_gradient,
     row_variance, dropped_axes, batch_statistics, cross_entropy, linear_gelu, heads, prologue,
     long_product, conv_block, pointwise_conv_block, depthwise_block, bias_gradient, mean_square,
     dropout, moves, rotary, gather, sum_of_product, turned_sum, strided_layouts,

@@ -3,8 +3,8 @@
 Both are one computation. Along each image dimension results lie at `q * out_step + phase`, and
 result q meets, for tap t, the source's element `q * in_step + offset + t * tap_step`; an input
 gradient has one phase per step of the stride, each with the taps that reach it. Rows of the
-source that a task needs are copied, with zeros around them and channels last, into a band of one
-thread's cache; where nothing lies outside and channels are last already, the source is read as
+source that a task needs are copied, with zeros around them and channels last, into a band in
+the cache; where nothing lies outside and channels are last already, the source is read as
 it is. A 1x1 convolution is a matrix product.
 """
 
@@ -38,7 +38,11 @@ def _conv2d(b: Builder, node: Node, operands: Sequence[Source], sink: Sink) -> N
     a, groups = node.attrs, node.attrs["groups"]
     _, c, r, s = w.type.shape
     lines = [
-        [forward_line(n, o, k, *(pair(a, name)[d] for name in ("stride", "padding", "dilation")))]
+        [
+            forward_line(
+                n, o, k, *(pair(a, name)[d] for name in ("stride", "padding", "dilation"))
+            )
+        ]
         for d, (n, o, k) in enumerate(
             zip(x.type.shape[2:], node.type.shape[2:], (r, s), strict=True)
         )
@@ -60,7 +64,9 @@ def _conv2d_grad_input(b: Builder, node: Node, operands: Sequence[Source], sink:
     a, groups = node.attrs, node.attrs["groups"]
     k, c, r, s = w.type.shape
     lines = [
-        gradient_lines(n, o, t, *(pair(a, name)[d] for name in ("stride", "padding", "dilation")))
+        gradient_lines(
+            n, o, t, *(pair(a, name)[d] for name in ("stride", "padding", "dilation"))
+        )
         for d, (n, o, t) in enumerate(
             zip(node.type.shape[2:], dy.type.shape[2:], (r, s), strict=True)
         )
@@ -119,14 +125,14 @@ class Line:
         return self.low >= 0 and (self.count - 1) * self.in_step + self.high < self.size
 
 
-def forward_line(  # noqa: PLR0913  the numbers of a convolution
+def forward_line(
     size: int, count: int, taps: int, stride: int, pad: int, dilation: int
 ) -> Line:
     """Return a dimension of a convolution."""
     return Line(size, count, 1, 0, stride, -pad, dilation, taps, 0, 1)
 
 
-def gradient_lines(  # noqa: PLR0913  the numbers of a convolution
+def gradient_lines(
     size: int, count: int, taps: int, stride: int, pad: int, dilation: int
 ) -> list[Line]:
     """Return the phases of a dimension of an input gradient.
@@ -246,7 +252,11 @@ class _Planes:
 
 
 def place(
-    n: Expr, channel: Expr, row: tuple[Line, Expr], column: tuple[Line, Expr], axes: tuple[int, int]
+    n: Expr,
+    channel: Expr,
+    row: tuple[Line, Expr],
+    column: tuple[Line, Expr],
+    axes: tuple[int, int],
 ) -> Index:
     """Return the index of a result: of result `row` of one line and `column` of the other."""
     index: list[Expr] = [n, channel, 0, 0]
@@ -330,7 +340,7 @@ class _Phase:
         filters = _chosen_taps(w, self.rows, self.line)
         if direct:
 
-            def read(  # noqa: PLR0913
+            def read(
                 g: Expr, p: Expr, j: int, lanes: int, ks: Sequence[Expr], width: int
             ) -> Expr:
                 del width
@@ -393,7 +403,7 @@ class _Phase:
         base: Expr,
         size: tuple[int, int],
     ) -> Callable[[Expr, Expr, int, Expr, Sequence[Expr]], Expr]:
-        """Return how to read the source at (row, first column, column, group, (r, s, channel))."""
+        """Return how to read the source at (row, column, further, group, (r, s, channel))."""
         x = self.of.x
         _, source, _ = self.channels
         rows, line = self.rows, self.line
@@ -402,7 +412,9 @@ class _Phase:
             def direct(q: Expr, w: Expr, i: int, g: Expr, ks: Sequence[Expr]) -> Expr:
                 r, s, c = ks
                 index: list[Expr] = [n, g * source + c, 0, 0]
-                index[self.axes[0]] = (start + q) * rows.in_step + r * rows.tap_step + rows.offset
+                index[self.axes[0]] = (
+                    (start + q) * rows.in_step + r * rows.tap_step + rows.offset
+                )
                 index[self.axes[1]] = (w + i) * line.in_step + s * line.tap_step + line.offset
                 return x.memory.load(x.offset(index))
 
@@ -442,7 +454,7 @@ class _Phase:
             with b.code.when(tirx.Not(there)):
                 self._zero(band, to, size[1] * channels)
 
-    def _copy_row(  # noqa: PLR0913
+    def _copy_row(
         self, n: Expr, row: Expr, first: int, count: int, band: Memory, to: Expr
     ) -> None:
         b, x = self.b, self.of.x
@@ -491,7 +503,7 @@ class _Phase:
             first = self.b.code.const(whole * height)
             self._tile(at, first, rest, vectors, full, left, right)
 
-    def _tile(  # noqa: PLR0913
+    def _tile(  # noqa: PLR0913, PLR0917
         self,
         at: tuple[Expr, Expr, Expr, Expr, Expr],
         first: Expr,
@@ -516,9 +528,7 @@ class _Phase:
 
         def put(scope: Scope, i: int, j: Expr, value: Expr) -> None:
             channel = g * result + panel * full.width + j
-            where = place(
-                n, channel, (self.rows, start + q), (self.line, first + i), self.axes
-            )
+            where = place(n, channel, (self.rows, start + q), (self.line, first + i), self.axes)
             self.of.sink.put(scope, where, value)
 
         compute(
@@ -542,16 +552,14 @@ class _PackedFilters:
     buffer: Memory
     base: Callable[[Expr, Expr, Expr, Expr], Expr]
 
-    def read(  # noqa: PLR0913
+    def read(
         self, g: Expr, p: Expr, j: int, lanes: int, ks: Sequence[Expr], width: int
     ) -> Expr:
         r, s, c = ks
         return self.buffer.load(self.base(g, p, r, s) + c * width + j, lanes)
 
 
-def _panels(
-    whole: int, full: Vectors, rest: Vectors | None
-) -> list[tuple[int, int, Vectors]]:
+def _panels(whole: int, full: Vectors, rest: Vectors | None) -> list[tuple[int, int, Vectors]]:
     """Return the kinds of panel: number of the first, how many, the columns."""
     found = [(0, whole, full)] if whole else []
     if rest is not None:
@@ -572,4 +580,6 @@ def _chosen_taps(w: Stored, rows: Line, line: Line) -> Stored:
     a, down, along, e, f = w.strides
     base = w.base + rows.first_tap * down + line.first_tap * along
     steps = (a, down * rows.filter_step, along * line.filter_step, e, f)
-    return Stored(TensorType((g, rows.taps, line.taps, i, o), w.type.dtype), w.memory, steps, base)
+    return Stored(
+        TensorType((g, rows.taps, line.taps, i, o), w.type.dtype), w.memory, steps, base
+    )

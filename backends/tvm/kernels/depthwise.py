@@ -65,11 +65,18 @@ class _Rows:
     line: Line
 
     def emit(self) -> None:
-        """Write the loops: rows of results in parallel, then vectors of channels, then columns."""
+        """Write the loops: rows of results in parallel, vectors of channels, columns."""
         b, x = self.b, self.x
         images, channels = x.type.shape[:2]
         lanes = b.lanes(x.type.dtype)
-        work = images * self.rows.count * self.line.count * channels * self.rows.taps * self.line.taps
+        work = (
+            images
+            * self.rows.count
+            * self.line.count
+            * channels
+            * self.rows.taps
+            * self.line.taps
+        )
         whole, rest = divmod(channels, lanes)
         with b.nest((images, self.rows.count), b.kind(work)) as (n, q):
             with b.code.loop(whole) as block:
@@ -95,7 +102,7 @@ class _Rows:
         for w in range(last, line.count):
             self._tile(n, q, c, lanes, self.b.code.const(w), [w])
 
-    def _tile(  # noqa: PLR0913
+    def _tile(
         self,
         n: Expr,
         q: Expr,
@@ -170,7 +177,9 @@ def meets(line: Line, q: int, tap: int) -> bool:
     return 0 <= q * line.in_step + line.offset + tap * line.tap_step < line.size
 
 
-def place_of(n: Expr, channel: Expr, row: tuple[Line, Expr], column: tuple[Line, Expr]) -> Index:
+def place_of(
+    n: Expr, channel: Expr, row: tuple[Line, Expr], column: tuple[Line, Expr]
+) -> Index:
     """Return the index of a result."""
     index: list[Expr] = [n, channel]
     for line, q in (row, column):
@@ -178,7 +187,7 @@ def place_of(n: Expr, channel: Expr, row: tuple[Line, Expr], column: tuple[Line,
     return tuple(index)
 
 
-def weight_gradient(  # noqa: PLR0913
+def weight_gradient(
     b: Builder, x: Source, dy: Source, lines: Sequence[Line], sink: Sink
 ) -> None:
     """Write the gradient of depthwise filters (C, 1, R, S).
@@ -282,9 +291,7 @@ class _WeightGradient:
             value = total.load(code.const((k * s + t) * lanes), lanes)
             code.emit(partial.memory.store(partial.offset((part, r, t, c)), value, lanes))
 
-    def _row(
-        self, total: Memory, at: tuple[Expr, Expr, Expr], lanes: int, taps: range
-    ) -> None:
+    def _row(self, total: Memory, at: tuple[Expr, Expr, Expr], lanes: int, taps: range) -> None:
         code, line = self.b.code, self.line
         first, last = interior(line)
         width = 4
@@ -301,7 +308,7 @@ class _WeightGradient:
         for w in range(last, line.count):
             self._columns(total, at, lanes, taps, code.const(w), [w])
 
-    def _columns(  # noqa: PLR0913
+    def _columns(
         self,
         total: Memory,
         at: tuple[Expr, Expr, Expr],
@@ -310,7 +317,7 @@ class _WeightGradient:
         start: Expr,
         columns: Sequence[int | None],
     ) -> None:
-        code, rows, line = self.b.code, self.rows, self.line
+        code, rows = self.b.code, self.rows
         n, q, c = at
         origin = code.bind(self.dy.offset((n, c, q, start)))
         given = [
@@ -323,7 +330,7 @@ class _WeightGradient:
             with code.when(guard):
                 self._add(total, k, (n, row, c, start), lanes, given, columns)
 
-    def _add(  # noqa: PLR0913
+    def _add(
         self,
         total: Memory,
         k: int,
@@ -347,5 +354,3 @@ class _WeightGradient:
                     loaded[shift] = code.bind(self.x.memory.load(where, lanes))
                 value = total.load(place, lanes) + loaded[shift] * given[i]
                 code.emit(total.store(place, value, lanes))
-
-

@@ -15,7 +15,9 @@ from pockc.ir.types import DType
 
 @inline("neg")
 def _neg(at: At) -> Expr:
-    return number(0, at.dtype) - at(0) if not at.dtype.is_float else at(0) * number(-1, at.dtype)
+    return (
+        number(0, at.dtype) - at(0) if not at.dtype.is_float else at(0) * number(-1, at.dtype)
+    )
 
 
 @inline("abs")
@@ -122,7 +124,9 @@ def _pow(at: At) -> Expr:
     x, y = at(0), at(1)
     if at.dtype.is_float:
         return tirx.power(x, y)
-    return tirx.Cast(TVM_DTYPE[at.dtype], tirx.power(tirx.Cast("float64", x), tirx.Cast("float64", y)))
+    return tirx.Cast(
+        TVM_DTYPE[at.dtype], tirx.power(tirx.Cast("float64", x), tirx.Cast("float64", y))
+    )
 
 
 @inline("maximum")
@@ -221,7 +225,7 @@ def _iota(at: At) -> Expr:
 
 @inline("literal")
 def _literal(at: At) -> Expr:
-    """A chain of selections: literals in bodies are meant to be small; others live in the state."""
+    """A chain of selections: literals in bodies are small, others live in the state."""
     array = np.asarray(at.node.attrs["value"].array)
     where = flat(at.index, array.shape)
     items = array.reshape(-1).tolist()
@@ -256,7 +260,9 @@ def _random_uniform(at: At) -> Expr:
     key1 = at.scope.code.cut(_mix(at, low ^ _mix(at, high ^ salt)))
     key2 = at.scope.code.cut(_mix(at, _wrapped(key1, 0x9E3779B9, "add")))
     where = flat(at.index, at.node.type.shape)
-    counter = tirx.const(where, "uint32") if isinstance(where, int) else tirx.Cast("uint32", where)
+    counter = (
+        tirx.const(where, "uint32") if isinstance(where, int) else tirx.Cast("uint32", where)
+    )
     bits = _mix(at, _mix(at, _wrapped(counter, key1, "add")) ^ key2)
     # Through int32: LLVM converts signed vectors in one instruction.
     upper = tirx.Cast("int32", bits >> tirx.const(8, "uint32"))

@@ -57,7 +57,9 @@ def _argmax(b: Builder, node: Node, operands: Sequence[Source], sink: Sink) -> N
             with code.when(value > best.load(zero)):
                 code.emit(best.store(zero, value))
                 code.emit(where.store(zero, tirx.Cast("int64", i)))
-        index = tuple(0 if x.type.shape[d] == 1 else i for d, i in zip(others, found, strict=True))
+        index = tuple(
+            0 if x.type.shape[d] == 1 else i for d, i in zip(others, found, strict=True)
+        )
         sink.put(b.scope(), index, code.bind(where.load(zero)))
 
 
@@ -105,9 +107,10 @@ def _take_grad(b: Builder, node: Node, operands: Sequence[Source], sink: Sink) -
         with loops(b, [(0, n) for n in idx.type.shape]) as at:
             scope = b.scope()
             row = b.code.bind(tirx.Cast(b.code.index_dtype, idx.at(scope, at)))
-            with b.code.when(tirx.And(row >= first, row < first + count)), loops(
-                b, [(0, n) for n in before]
-            ) as left:
+            with (
+                b.code.when(tirx.And(row >= first, row < first + count)),
+                loops(b, [(0, n) for n in before]) as left,
+            ):
 
                 def add(inner: Scope, right: Index) -> None:
                     there = (*left, row, *right)
@@ -115,7 +118,7 @@ def _take_grad(b: Builder, node: Node, operands: Sequence[Source], sink: Sink) -
                     b.code.emit(total.memory.store(_where(inner, total, there), value))
 
                 _each(b, after, add)
-    _hand_over(b, node, total, sink)
+    _hand_over(b, total, sink)
 
 
 @lower("take_along_grad")
@@ -134,7 +137,7 @@ def _take_along_grad(b: Builder, node: Node, operands: Sequence[Source], sink: S
                 there = (*at[:axis], row, *at[axis + 1 :])
                 value = total.at(inner, there) + dy.at(inner, at)
                 b.code.emit(total.memory.store(_where(inner, total, there), value))
-    _hand_over(b, node, total, sink)
+    _hand_over(b, total, sink)
 
 
 def _sum_buffer(b: Builder, node: Node, sink: Sink) -> Stored:
@@ -143,7 +146,7 @@ def _sum_buffer(b: Builder, node: Node, sink: Sink) -> Stored:
     return target if isinstance(target, Stored) else b.stage(node.type)
 
 
-def _hand_over(b: Builder, node: Node, total: Stored, sink: Sink) -> None:
+def _hand_over(b: Builder, total: Stored, sink: Sink) -> None:
     if getattr(sink, "target", None) is not total:
         b.injective(sink.type, 1, lambda s, index: sink.put(s, index, total.at(s, index)))
 

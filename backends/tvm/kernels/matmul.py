@@ -47,8 +47,12 @@ def _matmul(b: Builder, node: Node, operands: Sequence[Source], sink: Sink) -> N
     m, k, n = x.type.shape[-2], x.type.shape[-1], y.type.shape[-1]
     batch = node.type.shape[:-2]
     shape_x, shape_y = (*batch, m, k), (*batch, k, n)
-    left = Stored(TensorType(shape_x, x.type.dtype), x.memory, aligned_strides(x, shape_x), x.base)
-    right = Stored(TensorType(shape_y, y.type.dtype), y.memory, aligned_strides(y, shape_y), y.base)
+    left = Stored(
+        TensorType(shape_x, x.type.dtype), x.memory, aligned_strides(x, shape_x), x.base
+    )
+    right = Stored(
+        TensorType(shape_y, y.type.dtype), y.memory, aligned_strides(y, shape_y), y.base
+    )
     product = Product(b, batch, left, right, sink)
     order = [d for d in sink.type.order if sink.type.shape[d] != 1]
     if (order and order[-1] == rank - 2) or (n == 1 and m > 1):
@@ -90,8 +94,10 @@ class Product:
     def merged(self) -> Product:
         """Return the product with the batch as rows, if the right operand is one matrix."""
         rank = len(self.batch)
-        if self.turned or math.prod(self.batch) == 1 or any(
-            s for s, n in zip(self.right.strides, self.batch, strict=False) if n != 1
+        if (
+            self.turned
+            or math.prod(self.batch) == 1
+            or any(s for s, n in zip(self.right.strides, self.batch, strict=False) if n != 1)
         ):
             return self
         groups = [[*range(rank + 1)], [rank + 1]]
@@ -116,9 +122,8 @@ class Product:
         """Choose the form and write it."""
         m, n, k = self.sizes
         b = self.b
-        if k == 0:
-            self._dots()
-        elif min(m, n) <= 2 and self.left.strides[-1] == 1 and self.right.strides[-2] == 1:
+        along = self.left.strides[-1] == 1 and self.right.strides[-2] == 1
+        if k == 0 or (min(m, n) <= 2 and along):
             self._dots()
         elif self._long():
             _Long(self).emit()
@@ -198,7 +203,7 @@ class _Panels:
         self, panels: int, whole: int, full: Vectors, rest: Vectors | None
     ) -> None:
         p, b = self.product, self.product.b
-        m, n, k = p.sizes
+        m, _, k = p.sizes
         tasks = math.prod(p.batch) * panels
         work = tasks * m * k * full.width
         size = k * full.width
@@ -296,7 +301,7 @@ class _Panels:
                 first = b.code.const(whole * height)
                 self._tile(batch, first, rest, start, vectors, right)
 
-    def _tile(  # noqa: PLR0913  where and what
+    def _tile(
         self,
         batch: Sequence[Expr],
         first: Expr,
@@ -333,7 +338,7 @@ def _packed(buffer: Memory, base: Expr, width: int) -> Callable[[int, int, Expr]
     return lambda j, lanes, k: buffer.load(base + k * width + j, lanes)
 
 
-def pack(  # noqa: PLR0913  from where, what, to where
+def pack(  # noqa: PLR0913, PLR0917  from where, what, to where
     b: Builder,
     x: Stored,
     batch: Sequence[Expr],
@@ -350,9 +355,7 @@ def pack(  # noqa: PLR0913  from where, what, to where
     width, valid = vectors.width, vectors.valid
     if x.strides[-1] != 1 and x.strides[-2] == 1 and valid >= b.lanes(x.type.dtype):
         origin = code.bind(x.offset((*batch, 0, start)))
-        transposed_copy(
-            b, x.memory, (origin, x.strides[-1]), buffer, (base, width), (valid, k)
-        )
+        transposed_copy(b, x.memory, (origin, x.strides[-1]), buffer, (base, width), (valid, k))
     else:
         with code.loop(k) as at:
 
@@ -373,7 +376,7 @@ def pack(  # noqa: PLR0913  from where, what, to where
 
 @dataclass(frozen=True, slots=True)
 class _Long:
-    """A small result of a long reduction: each part sums its share of it, then the parts are added.
+    """A small result of a long reduction: each part sums its share, then the parts are added.
 
     Within a part the reduction goes in blocks that fit the cache, and all tiles of the result
     pass over a block before the next one is read.
@@ -386,7 +389,9 @@ class _Long:
         p, b = self.product, self.product.b
         m, n, k = p.sizes
         dtype = p.left.type.dtype
-        right = p.right if p.right.strides[-1] == 1 else b.copy(p.right, TensorType((k, n), dtype))
+        right = (
+            p.right if p.right.strides[-1] == 1 else b.copy(p.right, TensorType((k, n), dtype))
+        )
         shape = best_shape(b.target, dtype, n)
         whole, full, rest = column_tiles(n, shape, padded=False)
         work = m * n * k
@@ -401,7 +406,9 @@ class _Long:
                 length = b.code.bind(tirx.min(block, first + count - begin))
                 with b.code.loop(whole) as j:
                     if whole:
-                        self._tiles(partial, part, right, (begin, length), j * full.width, full, shape)
+                        self._tiles(
+                            partial, part, right, (begin, length), j * full.width, full, shape
+                        )
                 if rest is not None:
                     start = b.code.const(whole * full.width)
                     self._tiles(partial, part, right, (begin, length), start, rest, shape)
@@ -410,7 +417,7 @@ class _Long:
             value = partial.at(scope, (0, *index))
             for other in range(1, parts):
                 value = value + partial.at(scope, (other, *index))
-            p.put(scope, (0,) * len(p.batch), *index, value)
+            p.put(scope, (0,) * len(p.batch), index[0], index[1], value)
 
         b.injective(TensorType((m, n), dtype), parts, total)
 
@@ -422,7 +429,7 @@ class _Long:
 
         b.vector(size, b.lanes(partial.type.dtype), zero, b.scope())
 
-    def _tiles(  # noqa: PLR0913
+    def _tiles(  # noqa: PLR0913, PLR0917
         self,
         partial: Stored,
         part: Expr,
@@ -441,7 +448,7 @@ class _Long:
             at = (b.code.const(whole * height), start)
             self._tile(partial, part, right, block, at, rest, vectors)
 
-    def _tile(  # noqa: PLR0913
+    def _tile(  # noqa: PLR0913, PLR0917
         self,
         partial: Stored,
         part: Expr,

@@ -42,7 +42,9 @@ def reshaped_index(index: Index, shape: tuple[int, ...], old: tuple[int, ...]) -
                 i += 1
             else:
                 j += 1
-        result += _split(_merge(index[left:i], shape[left:i]), index[left:i], shape[left:i], old[right:j])
+        result += _split(
+            _merge(index[left:i], shape[left:i]), index[left:i], shape[left:i], old[right:j]
+        )
     return tuple(result)
 
 
@@ -50,7 +52,9 @@ def _merge(index: Index, shape: tuple[int, ...]) -> Expr:
     return flat(index, shape)
 
 
-def _split(whole: Expr, index: Index, shape: tuple[int, ...], old: tuple[int, ...]) -> list[Expr]:
+def _split(
+    whole: Expr, index: Index, shape: tuple[int, ...], old: tuple[int, ...]
+) -> list[Expr]:
     if shape == old:
         return list(index)
     parts: list[Expr] = []

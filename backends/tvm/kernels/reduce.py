@@ -239,13 +239,13 @@ class _Loops:
         kind: str,
     ) -> None:
         b = self.of.b
-        *outer, inner = self.kept if self.kept else [None]
-        n = 1 if inner is None else self.size(inner)
+        outer, last = self.kept[:-1], self.kept[-1:]
+        n = self.size(last[0]) if last else 1
         with b.nest([self.size(g) for g in outer], kind) as kept:
             for first, rounds, widths in blocks(n, b.lanes(self.of.how.dtype), UNROLL):
                 with b.code.loop(rounds) as block:
                     start = block * sum(widths) + first
-                    self._column_block(ranges, put, (kept, start, inner is not None), widths)
+                    self._column_block(ranges, put, (kept, start, bool(last)), widths)
 
     def _column_block(
         self,
@@ -313,7 +313,7 @@ def loops(b: Builder, ranges: Sequence[tuple[Expr, Expr]]) -> Iterator[tuple[Exp
         yield tuple(index)
 
 
-def row_total(  # noqa: PLR0913  the parts of a row
+def row_total(
     b: Builder,
     scope: Scope,
     how: Monoid,
@@ -383,7 +383,9 @@ def _row_vectors(
         with code.loop(_div(count, step)) as block:
             for u in range(unroll):
                 with code.loop(lanes, "vectorized") as j:
-                    add(u * lanes + j, first + block * step + u * lanes + j, scope.inner(lane=j))
+                    add(
+                        u * lanes + j, first + block * step + u * lanes + j, scope.inner(lane=j)
+                    )
         done = _div(count, step) * step
         rest = count - done
         with code.loop(_div(rest, lanes)) as block, code.loop(lanes, "vectorized") as j:

@@ -27,7 +27,7 @@ def emit_rows(
     b: Builder, values: Values, anchors: Sequence[Node], output: str, result: Stored
 ) -> bool:
     """Write a body of reductions over rows as one sweep per row; return whether it is one."""
-    found = _rows_of(values, anchors, output, result)
+    found = _rows_of(values, anchors, result)
     if found is None:
         return False
     _Sweeps(b, values, result, output, found).emit()
@@ -51,9 +51,7 @@ class _Rows:
     whole: bool
 
 
-def _rows_of(
-    values: Values, anchors: Sequence[Node], output: str, result: Stored
-) -> _Rows | None:
+def _rows_of(values: Values, anchors: Sequence[Node], result: Stored) -> _Rows | None:
     if any(n.op not in ("reduce_sum", "reduce_max", "reduce_min") for n in anchors):
         return None
     first = values.type_of(anchors[0].inputs[0])
@@ -146,7 +144,9 @@ class _Sweeps:
         return [
             n.name
             for n in body.nodes
-            if n.op in DEAR and n.type.shape == self.rows.shape and len(sweeps.get(n.name, ())) > 1
+            if n.op in DEAR
+            and n.type.shape == self.rows.shape
+            and len(sweeps.get(n.name, ())) > 1
         ]
 
     def _anchors(self) -> set[str]:
@@ -172,7 +172,7 @@ class _Sweeps:
 
             def element(inner: Scope, i: Expr) -> None:
                 ks = [*outer, i]
-                self._use_staged(inner, filled, kept, ks, start)
+                self._use_staged(inner, filled, ks, start)
                 self._store(inner, self._index(kept, ks))
 
             b.vector(ranges[-1][1], b.lanes(self.result.type.dtype), element, scope)
@@ -187,7 +187,7 @@ class _Sweeps:
 
         def term(inner: Scope, outer: Sequence[Expr], i: Expr) -> Expr:
             ks = [*outer, i]
-            self._use_staged(inner, filled, kept, ks, start)
+            self._use_staged(inner, filled, ks, start)
             index = self._index(kept, ks)
             value = self.values.at(inner, node.inputs[0], index)
             for name in new:
@@ -204,12 +204,14 @@ class _Sweeps:
         self,
         scope: Scope,
         filled: set[str],
-        kept: Sequence[Expr],
         ks: Sequence[Expr],
         start: Expr,
     ) -> None:
         """Let a block read the buffered values instead of computing them."""
-        fixed = {n: scope.code.bind(self.staged[n].load(start + self._along(ks))) for n in sorted(filled)}
+        fixed = {
+            n: scope.code.bind(self.staged[n].load(start + self._along(ks)))
+            for n in sorted(filled)
+        }
         scope.fixed = {**scope.fixed, **fixed}
 
     def _store(self, scope: Scope, index: Index) -> None:
@@ -262,4 +264,3 @@ class _Sweeps:
         for d, i in zip(self.rows.axes, ks, strict=True):
             total = total * self.rows.shape[d] + i
         return total
-

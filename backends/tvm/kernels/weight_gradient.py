@@ -20,7 +20,15 @@ from pockc.backends.tvm.kernels import depthwise
 from pockc.backends.tvm.kernels.convolution import Line, forward_line
 from pockc.backends.tvm.kernels.depthwise import channels_last
 from pockc.backends.tvm.kernels.window import pair
-from pockc.backends.tvm.tile import Tile, Vectors, add_to, best_shape, column_tiles, compute, row_tiles
+from pockc.backends.tvm.tile import (
+    Tile,
+    Vectors,
+    add_to,
+    best_shape,
+    column_tiles,
+    compute,
+    row_tiles,
+)
 from pockc.backends.tvm.tir import Expr
 from pockc.backends.tvm.values import Index, Scope, Source, Stored, number
 from pockc.ir.graph import Node
@@ -118,9 +126,7 @@ class _Gradient:
 
         b.vector(size, b.lanes(partial.type.dtype), zero, b.scope())
 
-    def _tiles(
-        self, block: tuple[Expr, int, Expr, Expr], partial: Stored, part: Expr
-    ) -> None:
+    def _tiles(self, block: tuple[Expr, int, Expr, Expr], partial: Stored, part: Expr) -> None:
         """Write all tiles of a block of rows."""
         b = self.b
         for rows, tiles, first_row, columns, panels, first_panel in self._kinds():
@@ -152,7 +158,7 @@ class _Gradient:
         across += [(last, 1, panels * full.width)] if last is not None else []
         return [(*d, *a) for d in down for a in across]
 
-    def _tile(  # noqa: PLR0913
+    def _tile(
         self,
         block: tuple[Expr, int, Expr, Expr],
         at: tuple[Expr, Expr, Expr, Expr, Expr],

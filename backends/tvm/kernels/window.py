@@ -21,7 +21,7 @@ from pockc.ir.graph import Node
 from pockc.ir.types import DType
 
 Term = Callable[[Scope, Index, Sequence[Expr]], Expr]
-Finish = Callable[[Scope, Index, Expr], Expr]
+Finish = Callable[[Index, Expr], Expr]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Window:
     extents: tuple[int, ...]
     how: Monoid
     term: Term
-    finish: Finish = lambda scope, index, value: value
+    finish: Finish | None = None
 
 
 def gather(b: Builder, sink: Sink, window: Window) -> None:
@@ -74,7 +74,7 @@ def gather(b: Builder, sink: Sink, window: Window) -> None:
                 _block(b, sink, window, place, i, 1)
 
 
-def _block(  # noqa: PLR0913  one vector of results
+def _block(
     b: Builder,
     sink: Sink,
     window: Window,
@@ -100,7 +100,9 @@ def _block(  # noqa: PLR0913  one vector of results
 
     def put(scope: Scope, i: Expr) -> None:
         index = place(first + i)
-        sink.put(scope, index, window.finish(scope, index, code.bind(total.load(i))))
+        value = code.bind(total.load(i))
+        value = value if window.finish is None else window.finish(index, value)
+        sink.put(scope, index, value)
 
     b.lane(lanes, zero, put, b.scope())
 
@@ -162,7 +164,7 @@ def _avg_pool2d(b: Builder, node: Node, operands: Sequence[Source], sink: Sink) 
         place, guard = _source_place(scope, node.attrs, x.type.shape, index, ks)
         return x.at(scope, place, guard)
 
-    def finish(scope: Scope, index: Index, total: Expr) -> Expr:
+    def finish(index: Index, total: Expr) -> Expr:
         return total * _share(node.attrs, x.type.shape, index, x.type.dtype)
 
     how = monoid("reduce_sum", x.type.dtype)
@@ -200,7 +202,9 @@ def _avg_pool2d_grad(b: Builder, node: Node, operands: Sequence[Source], sink: S
             tests += [o >= 0, o < dy.type.shape[2 + d], i + pad[d] - o * stride[d] < kernel[d]]
         guard = inside(scope, *tests)
         share = _share(attrs, shape, tuple(place), dy.type.dtype)
-        return chosen(guard, dy.at(scope, tuple(place), guard) * share, number(0, dy.type.dtype))
+        return chosen(
+            guard, dy.at(scope, tuple(place), guard) * share, number(0, dy.type.dtype)
+        )
 
     extents = (-(-kernel[0] // stride[0]), -(-kernel[1] // stride[1]))
     gather(b, sink, Window(extents, monoid("reduce_sum", dy.type.dtype), term))
@@ -229,7 +233,7 @@ def _max_pool2d_grad(b: Builder, node: Node, operands: Sequence[Source], sink: S
             tests += [tirx.EQ(o * stride[d], from_start)] if stride[d] > 1 else []
         guard = inside(scope, *tests)
         mine = scope.code.bind(x.at(scope, index))
-        won: Expr = tirx.const(True, "bool")  # noqa: FBT003
+        won: Expr = tirx.const(True, "bool")
         for r in range(kernel[0]):
             for s in range(kernel[1]):
                 where, here = _source_place(scope, attrs, x.type.shape, tuple(place), (r, s))
