@@ -24,6 +24,7 @@ from pockc.frontend.export import Forward, export_forward
 from pockc.frontend.importer import import_graph
 from pockc.frontend.losses import LossPlan, LossSpec, plan_loss
 from pockc.frontend.outputs import predictions
+from pockc.frontend.quiet import collector_paused
 from pockc.frontend.trace import Key, Request, Traced, trace
 from pockc.ir import (
     Batch,
@@ -74,6 +75,7 @@ class _Job:
         return bool(shape) and shape[0] == self.rows
 
 
+@collector_paused()
 def capture(  # noqa: PLR0913  the options of one call; all but two have a default
     model: nn.Module,
     example_inputs: Inputs,

@@ -1,14 +1,30 @@
-"""Silence around calls of torch."""
+"""Calm around calls of torch: no warnings, no collector of garbage."""
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import logging
 import warnings
 from collections.abc import Iterator
 
 _LOGGER = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+
+
+@contextlib.contextmanager
+def collector_paused() -> Iterator[None]:
+    """Keep Python's collector of cycles off: tracing makes many objects and drops few.
+
+    It takes a sixth of the time of a capture.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 @contextlib.contextmanager
