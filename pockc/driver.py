@@ -110,7 +110,7 @@ def compile(  # noqa: PLR0913, PLR0917 the public entry; all but two arguments h
     user = UserModel(model, example_inputs, given, target_example, names)
     dump = None if dump_passes is None else Path(dump_passes)
     options = Options(target, backend, threads, dump, progress)
-    path = Path(tempfile.mkdtemp(prefix="pockc-")) / "model.pock"
+    path = Path(tempfile.mkdtemp(prefix="pockc-", suffix=".pock"))
     build(user, config, path, options)
     return runtime.load(path, threads=threads, owns_folder=True)
 

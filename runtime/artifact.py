@@ -133,6 +133,11 @@ class Artifact:
         return self._open_library().step_seed(step, micro_batch)
 
     @property
+    def diverged(self) -> bool:
+        """Whether the last step made the state NaN or infinite; `load_state` ends that."""
+        return self._diverged
+
+    @property
     def memory(self) -> Memory:
         """What the open artifact takes."""
         return self._open_library().memory

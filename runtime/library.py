@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from pockc.errors import InternalError, Problem, UserError
+from pockc.runtime.bindings import CEntry, CMemory, CScalars, CTensor, declare, load_library
 from pockc.runtime.dtypes import ELEMENT_TYPES, Array, ElementType
 
 ABI_VERSION = 1
@@ -32,49 +33,6 @@ KINDS = (
 )  # fmt: skip
 _WRITTEN = 1
 _GRAD_SUM = 2
-
-
-class _CTensor(ctypes.Structure):
-    _fields_ = (
-        ("name", ctypes.c_char_p),
-        ("shape", ctypes.POINTER(ctypes.c_int64)),
-        ("order", ctypes.POINTER(ctypes.c_uint32)),
-        ("nbytes", ctypes.c_uint64),
-        ("dtype", ctypes.c_int),
-        ("kind", ctypes.c_int),
-        ("rank", ctypes.c_uint32),
-        ("flags", ctypes.c_uint32),
-    )
-
-
-class _CEntry(ctypes.Structure):
-    _fields_ = (
-        ("name", ctypes.c_char_p),
-        ("inputs", ctypes.c_uint32),
-        ("outputs", ctypes.c_uint32),
-        ("steps", ctypes.c_uint32),
-        ("reserved", ctypes.c_uint32),
-        ("arena_bytes", ctypes.c_uint64),
-        ("lower_bound_bytes", ctypes.c_uint64),
-    )
-
-
-class _CMemory(ctypes.Structure):
-    _fields_ = (
-        ("state_bytes", ctypes.c_uint64),
-        ("arena_bytes", ctypes.c_uint64),
-        ("runtime_bytes", ctypes.c_uint64),
-        ("total_bytes", ctypes.c_uint64),
-    )
-
-
-class _CScalars(ctypes.Structure):
-    _fields_ = (
-        ("lr", ctypes.c_float),
-        ("reserved", ctypes.c_uint32),
-        ("step", ctypes.c_uint64),
-        ("seed", ctypes.c_int64),
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +100,7 @@ class Library:
                 for another runtime; [not-enough-memory]; [no-threads].
         """
         self._context = ctypes.c_void_p()
-        self._file, self._dll = _load(path)
+        self._file, self._dll = load_library(path)
         found = int(self._dll.pk_abi_version())
         if found != ABI_VERSION:
             self.close()
@@ -154,13 +112,13 @@ class Library:
                     fix="compile the model again, or install the pockc that compiled it",
                 )
             )
-        _declare(self._dll)
+        declare(self._dll)
         self._open(threads or 0)
         self.entries = {e.name: e for e in map(self._entry, range(self._count("entry")))}
         self.tensors = tuple(self._tensor(i) for i in range(self._count("tensor")))
 
     def _open(self, threads: int) -> None:
-        needed = _CMemory()
+        needed = CMemory()
         self._check(self._dll.pk_memory_needed(threads, ctypes.byref(needed)))
         available = available_bytes()
         refused = available is not None and needed.total_bytes > available
@@ -201,7 +159,7 @@ class Library:
         return int(getattr(self._dll, f"pk_{what}_count")(self._context))
 
     def _entry(self, index: int) -> Entry:
-        info = _CEntry()
+        info = CEntry()
         self._check(self._dll.pk_entry_at(self._context, index, ctypes.byref(info)))
         inputs = tuple(self._port("input", index, i) for i in range(info.inputs))
         outputs = tuple(self._port("output", index, i) for i in range(info.outputs))
@@ -209,20 +167,20 @@ class Library:
         return Entry(index, name, inputs, outputs, info.steps, *figures)
 
     def _port(self, what: str, entry: int, index: int) -> Tensor:
-        pointer = ctypes.POINTER(_CTensor)()
+        pointer = ctypes.POINTER(CTensor)()
         function = getattr(self._dll, f"pk_{what}_at")
         self._check(function(self._context, entry, index, ctypes.byref(pointer)))
         return _tensor_of(index, pointer.contents)
 
     def _tensor(self, index: int) -> Tensor:
-        pointer = ctypes.POINTER(_CTensor)()
+        pointer = ctypes.POINTER(CTensor)()
         self._check(self._dll.pk_tensor_at(self._context, index, ctypes.byref(pointer)))
         return _tensor_of(index, pointer.contents)
 
     @property
     def memory(self) -> Memory:
         """What the context takes."""
-        used = _CMemory()
+        used = CMemory()
         self._check(self._dll.pk_memory_used(self._context, ctypes.byref(used)))
         return Memory(used.state_bytes, used.arena_bytes, used.runtime_bytes, used.total_bytes)
 
@@ -282,7 +240,7 @@ class Library:
 
     def run(self, entry: Entry, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
         """Run an entry: contiguous arrays of exactly the tensors' types."""
-        scalars = _CScalars(0.0, 0, 1, 0)
+        scalars = CScalars(0.0, 0, 1, 0)
         self._check(
             self._dll.pk_run(
                 self._context,
@@ -349,69 +307,7 @@ def available_bytes() -> int | None:
     return None
 
 
-def _load(path: Path) -> tuple[int | None, Any]:
-    # The loader takes a library for loaded if its *name* is, even when the file has been
-    # replaced. A descriptor that stays open is a name that no other library has.
-    handle: int | None = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    name = f"/proc/self/fd/{handle}"
-    if not Path(name).exists():
-        os.close(handle or 0)
-        handle, name = None, str(path)
-    try:
-        return handle, ctypes.CDLL(name, mode=os.RTLD_NOW | os.RTLD_LOCAL)
-    except OSError as error:
-        if handle is not None:
-            os.close(handle)
-        why = str(error).replace(name, str(path))
-        raise UserError(
-            Problem(
-                "library-load",
-                f"the system does not load {path}: {why}",
-                fix="compile the model for this machine: --target",
-            )
-        ) from error
-
-
-def _declare(dll: Any) -> None:  # noqa: ANN401  ctypes makes its functions at run time
-    pointer, u32, u64, i64 = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int64
-    signatures: dict[str, tuple[Any, ...]] = {
-        "memory_needed": (u32, pointer),
-        "open": (u32, pointer),
-        "close": (pointer,),
-        "memory_used": (pointer, pointer),
-        "threads": (pointer,),
-        "entry_count": (pointer,),
-        "entry_at": (pointer, u32, pointer),
-        "input_at": (pointer, u32, u32, pointer),
-        "output_at": (pointer, u32, u32, pointer),
-        "step_at": (pointer, u32, u32, pointer, pointer),
-        "tensor_count": (pointer,),
-        "tensor_at": (pointer, u32, pointer),
-        "tensor_memory": (pointer, u32, pointer),
-        "tensor_read": (pointer, u32, u64, u64, pointer),
-        "tensor_write": (pointer, u32, u64, u64, pointer),
-        "state_check": (pointer, pointer),
-        "run": (pointer, u32, pointer, pointer, pointer),
-        "train_step": (pointer, ctypes.c_float, pointer, pointer),
-        "micro_batches": (pointer,),
-        "progress_get": (pointer, pointer, pointer),
-        "progress_set": (pointer, u64, i64),
-        "step_seed": (i64, u64, u32),
-        "failed_step": (pointer, pointer, pointer, pointer),
-        "status_text": (ctypes.c_int,),
-    }
-    results: dict[str, Any] = {
-        "close": None,
-        "status_text": ctypes.c_char_p,
-        "step_seed": i64,
-    }
-    for name, parameters in signatures.items():
-        function = getattr(dll, f"pk_{name}")
-        function.argtypes = parameters
-        function.restype = results.get(name, ctypes.c_int)
-
-
-def _tensor_of(index: int, c: _CTensor) -> Tensor:
+def _tensor_of(index: int, c: CTensor) -> Tensor:
     return Tensor(
         index=index,
         name=c.name.decode(),

@@ -79,7 +79,7 @@ class TrainOptions:
         shuffle: Shuffle arrays in every epoch.
         seed: Of the shuffling.
         evaluate: Evaluated after each epoch.
-        checkpoint: A safetensors file, written after each epoch and at the end.
+        checkpoint: A safetensors file, written after each epoch and on an interrupt.
         checkpoint_steps: Write it every so many steps as well.
         resume: Take the artifact's step count for the steps of this run that are done already.
         on_step: Called after every step.
@@ -171,6 +171,14 @@ class _Run:
 
     def run(self) -> History:
         begin = time.perf_counter()
+        try:
+            self._epochs()
+        except KeyboardInterrupt:
+            self._save()  # the step that was running is finished
+            raise
+        return History(self.losses, self.reports, time.perf_counter() - begin)
+
+    def _epochs(self) -> None:
         skip = self.artifact.step if self.options.resume else 0
         for epoch in range(self.options.epochs):
             steps = self.epochs.steps
@@ -181,7 +189,6 @@ class _Run:
             self.done += skip
             self._epoch(epoch, skip)
             skip = 0
-        return History(self.losses, self.reports, time.perf_counter() - begin)
 
     def _epoch(self, epoch: int, skip: int) -> None:
         begin, first = time.perf_counter(), len(self.losses)
@@ -243,7 +250,9 @@ class _Run:
         if problem.slug not in ("nonfinite-loss", "nonfinite-state"):
             return error
         fix = "lower the learning rate or clip gradients, and check the data for NaN"
-        if self.options.checkpoint is None or self.saved_step is None:
+        if not self.artifact.diverged and problem.slug == "nonfinite-loss":
+            fix += f"; the step was not taken, the artifact is at step {self.artifact.step}"
+        elif self.options.checkpoint is None or self.saved_step is None:
             fix += "; then open the artifact again: no checkpoint was kept (checkpoint=...)"
         else:
             self.artifact.load_state(self.options.checkpoint)

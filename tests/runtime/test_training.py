@@ -12,7 +12,7 @@ import pytest
 from pockc.errors import UserError
 from pockc.runtime import Artifact, EpochReport, StepReport, TrainOptions, load
 from pockc.runtime.training import learning_rate
-from tests.runtime.toy import N, toy_data
+from tests.runtime.toy import N, toy_data, write_toy
 
 DATA = toy_data(22)
 
@@ -148,6 +148,35 @@ def test_a_nan_without_a_checkpoint_says_so(toy: Artifact) -> None:
     assert str(caught.value).endswith(
         "; then open the artifact again: no checkpoint was kept (checkpoint=...)"
     )
+
+
+def test_a_nan_among_micro_batches_leaves_the_state(
+    tmp_path: Path, libraries: dict[str, Path]
+) -> None:
+    artifact = load(write_toy(tmp_path / "m.pock", libraries["micro"], 2))
+    x, target = toy_data(16)
+    x[14] = np.nan
+    with pytest.raises(UserError) as caught:
+        artifact.train((x, target), shuffle=False, lr=0.25)
+    assert str(caught.value) == (
+        "[nonfinite-loss] the loss of step 2 is nan, with learning rate 0.25\n"
+        "    fix  lower the learning rate or clip gradients, and check the data for NaN; the "
+        "step was not taken, the artifact is at step 1"
+    )
+    assert np.isfinite(artifact.train_step(x[:8], target[:8]))
+    artifact.save_checkpoint(tmp_path / "c.safetensors")
+
+
+def test_an_interrupted_run_is_kept(toy: Artifact, tmp_path: Path) -> None:
+    def interrupt(report: StepReport) -> None:
+        if report.step == 3:
+            raise KeyboardInterrupt
+
+    file = tmp_path / "c.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        toy.train(DATA, checkpoint=file, on_step=interrupt)
+    toy.load_state(file)
+    assert toy.step == 3
 
 
 def test_an_iterable_may_be_made_anew_for_each_epoch(toy: Artifact) -> None:
