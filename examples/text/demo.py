@@ -1,156 +1,92 @@
-"""Compile a text encoder twice, fine-tune it with the runtime, and compare.
+"""The whole path: compile a sparse and a full update, fine-tune with both, compare.
 
-    python examples/text/demo.py
-
-Both artifacts see the same 1920 news texts once, in steps of 16; 600 other texts are classified
-before and after. The process that trains knows numpy and the runtime, and no PyTorch.
+`make demo` runs it. The model is compiled in one process; another one, which has neither
+PyTorch nor TVM loaded, trains, so that the memory it measures is the artifact's.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).resolve().parent
-CACHE = FOLDER / "cache"
-STEPS, ROWS, EVALUATED = 120, 16, 600
-ACCURACY_IN_PYTORCH = {"sparse": 0.955, "full": 0.952}
+import data
+from safetensors.numpy import load_file
+
+FOLDER = Path(__file__).parent
+SCHEMES = {"sparse": "config.yaml", "full": "full.yaml"}
+MIB = 2.0**20
+
+
+def run(*command: str, capture: bool = False) -> str:
+    """Run Python on something in this folder; stop the demo if that fails."""
+    output = subprocess.PIPE if capture else None
+    done = subprocess.run(
+        [sys.executable, *command], cwd=FOLDER, stdout=output, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise SystemExit(done.returncode)
+    return done.stdout or ""
+
+
+def one_scheme(name: str, config: str) -> dict[str, Any]:
+    """Compile and fine-tune with one configuration; return the figures."""
+    artifact = f"cache/{name}.pock"
+    print(f"\n== {name} update: compile model.py with {config}", flush=True)
+    started = time.monotonic()
+    run("-m", "pockc.cli", "compile", "model.py", "--sparse-update", config, "-o", artifact)
+    compiled = time.monotonic() - started
+    print(f"\n== {name} update: fine-tune with the compiled artifact", flush=True)
+    figures = json.loads(run("finetune.py", artifact, capture=True))
+    return {**figures, "compile_s": compiled}
+
+
+def export(name: str) -> None:
+    """Take the tuned weights home and show that the original module loads them."""
+    from model import make_model
+    from torch import from_numpy
+
+    path = FOLDER / "cache" / f"{name}.safetensors"
+    run("-m", "pockc.cli", "export", f"cache/{name}.pock", "--to", str(path))
+    state = {key: from_numpy(value) for key, value in load_file(path).items()}
+    make_model().load_state_dict(state, strict=True)
+    print(f"the original PyTorch module loads {path.relative_to(FOLDER)} with strict=True")
+
+
+def show(results: dict[str, dict[str, Any]]) -> None:
+    """Print the table."""
+
+    def mib(count: float | None) -> str:
+        return "-" if count is None else f"{count / MIB:.1f} MiB"
+
+    rows = {
+        "accuracy before": lambda r: f"{r['before']:.3f}",
+        "accuracy after": lambda r: f"{r['after']:.3f}",
+        "time of a step": lambda r: f"{r['step_ms']:.0f} ms",
+        "memory planned": lambda r: mib(r["planned_bytes"]),
+        "memory measured": lambda r: mib(r["measured_bytes"]),
+        "compile time": lambda r: f"{r['compile_s']:.0f} s",
+    }
+    print("\nMiniLM-L6 on Reuters-R8, 120 steps of 16 texts, 600 test texts\n")
+    print(f"{'':18}" + "".join(f"{name:>14}" for name in results))
+    for label, value in rows.items():
+        print(f"{label:18}" + "".join(f"{value(r):>14}" for r in results.values()))
 
 
 def main() -> None:
-    """Prepare, compile, train, and print the table."""
-    heading("Reuters-R8: news texts of eight kinds, as token numbers")
-    command("examples/text/data.py", [sys.executable, FOLDER / "data.py"])
-    results = {}
-    for name, options in (
-        ("sparse", ["--sparse-update", FOLDER / "config.yaml"]),
-        ("full", []),
-    ):
-        heading(f"{name} update")
-        artifact = CACHE / f"{name}.pock"
-        arguments = ["compile", FOLDER / "model.py", *options, "--lr", "3e-4", "-o", artifact]
-        command(shown(arguments), [sys.executable, "-m", "pockc.cli", *arguments])
-        results[name] = trained(artifact)
-    heading("Result")
-    print(table(results))
-    print(f"\nThe artifacts are in {CACHE}; try: pockc inspect {CACHE / 'sparse.pock'}")
-
-
-def heading(text: str) -> None:
-    """Print a heading."""
-    print(f"\n== {text}", flush=True)
-
-
-def shown(arguments: list[Any]) -> str:
-    """Return a command as a user in the project's folder would type it."""
-    root = FOLDER.parent.parent
-    parts = (a.relative_to(root) if isinstance(a, Path) else a for a in arguments)
-    return " ".join(("pockc", *map(str, parts)))
-
-
-def command(text: str, arguments: list[Any]) -> None:
-    """Show a command and run it; its failure is ours."""
-    print(f"$ {text}", flush=True)
-    done = subprocess.run([str(a) for a in arguments], check=False)
-    if done.returncode:
-        sys.exit(done.returncode)
-
-
-def trained(artifact: Path) -> dict[str, Any]:
-    """Train an artifact in a process of its own; return what that process measured."""
-    process = subprocess.Popen(
-        [sys.executable, __file__, "--train", str(artifact)], stdout=subprocess.PIPE, text=True
-    )
-    result: dict[str, Any] = {}
-    for line in process.stdout or ():
-        if line.startswith("{"):
-            result = json.loads(line)
-        else:
-            print(line, end="", flush=True)
-    if process.wait():
-        sys.exit(process.returncode)
-    return result
-
-
-def train(path: Path) -> None:
-    """Fine-tune an artifact, report on the way, and print what was measured as JSON."""
-    import numpy as np
-
-    from pockc.runtime import StepReport, TrainOptions, load
-
-    data = {k: v[: STEPS * ROWS] for k, v in np.load(CACHE / "train.npz").items()}
-    held_out = {k: v[:EVALUATED] for k, v in np.load(CACHE / "test.npz").items()}
-    before_bytes = resident_bytes("VmRSS")
-    times: list[float] = []
-
-    def report(step: StepReport) -> None:
-        times.append(step.step_ms)
-        if step.step % 20 == 0:
-            pace = sorted(times)[len(times) // 2]
-            print(
-                f"step {step.step:3} of {STEPS}  loss {step.loss:.3f}  {pace:.0f} ms",
-                flush=True,
-            )
-
-    with load(path) as artifact:
-        before = artifact.evaluate(held_out)
-        began = time.perf_counter()
-        artifact.train(data, TrainOptions(epochs=1, schedule="linear", on_step=report))
-        seconds = time.perf_counter() - began
-        after = artifact.evaluate(held_out)
-        peak_bytes = resident_bytes("VmHWM")
-        planned_bytes = artifact.memory.total_bytes
-        artifact.save(path)
-    times.sort()
-    result = {
-        "before": before["accuracy"],
-        "after": after["accuracy"],
-        "step_ms": times[len(times) // 2],
-        "seconds": seconds,
-        "planned_bytes": planned_bytes,
-        "measured_bytes": peak_bytes - before_bytes,
-    }
-    print(json.dumps(result))
-
-
-def resident_bytes(field: str) -> int:
-    """Return a figure of this process's memory from Linux: VmRSS is now, VmHWM the peak."""
-    for line in Path("/proc/self/status").read_text("utf-8").splitlines():
-        if line.startswith(field):
-            return int(line.split()[1]) * 1024
-    return 0
-
-
-def table(results: dict[str, dict[str, Any]]) -> str:
-    """Return the comparison, a column per way of training."""
-    mib = 2**20
-    columns = {
-        "accuracy before": {n: f"{r['before']:.3f}" for n, r in results.items()},
-        "accuracy after": {n: f"{r['after']:.3f}" for n, r in results.items()},
-        "  PyTorch, same scheme": {n: f"{ACCURACY_IN_PYTORCH[n]:.3f}" for n in results},
-        "time per step": {n: f"{r['step_ms']:.0f} ms" for n, r in results.items()},
-        "time of 120 steps": {n: f"{r['seconds']:.0f} s" for n, r in results.items()},
-        "memory planned": {
-            n: f"{r['planned_bytes'] / mib:.1f} MiB" for n, r in results.items()
-        },
-        "memory measured": {
-            n: f"{r['measured_bytes'] / mib:.1f} MiB" for n, r in results.items()
-        },
-    }
-    lines = ["".join([" " * 26, *(f"{n:>14}" for n in results)])]
-    lines += [
-        "".join([f"{label:26}", *(f"{texts[n]:>14}" for n in results)])
-        for label, texts in columns.items()
-    ]
-    return "\n".join(lines)
+    """Run everything."""
+    os.environ.setdefault("PYTHONUNBUFFERED", "1")
+    print("== data: Reuters-R8 as token numbers", flush=True)
+    data.prepare()
+    results = {name: one_scheme(name, config) for name, config in SCHEMES.items()}
+    print("\n== take the weights home", flush=True)
+    export("sparse")
+    show(results)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--train"]:
-        train(Path(sys.argv[2]))
-    else:
-        main()
+    main()
