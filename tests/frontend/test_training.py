@@ -5,6 +5,7 @@ This is the third witness of the gradients: what one step gets wrong, the next o
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 
 from pockc import interp
 from pockc.frontend.capture import capture
+from pockc.frontend.captured import Captured
 from pockc.frontend.optimizers import recipe
 from pockc.ir import (
     Batch,
@@ -44,11 +46,19 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
 ]
 
 
+@functools.cache
+def captured_net(net: str) -> Captured:
+    model = nets.make(net).double().eval()
+    batch = as_double(nets.batches(net, ROWS, 1)[0])
+    return capture(model, batch[:-1], target_example=batch[-1])
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("net", "name", "options"), CASES)
 def test_ten_steps_are_those_of_pytorch(net: str, name: str, options: dict[str, Any]) -> None:
     model = nets.make(net).double().eval()
     batches = [as_double(b) for b in nets.batches(net, ROWS, STEPS)]
-    captured = capture(model, batches[0][:-1], target_example=batches[0][-1])
+    captured = captured_net(net)
     optimizer = TORCHS[name](model.parameters(), lr=LR, **options)
     recipes = {
         n: recipe({"name": name, **options}, p.type) for n, p in captured.parameters.items()
