@@ -225,6 +225,8 @@ def _permute(c: _Chooser, node: Node) -> Node:
 def _reshape(c: _Chooser, node: Node) -> Node:
     """A view if there is one; else the operand is copied to where there is."""
     x = node.inputs[0]
+    if node.type.layout is not None and reshape_is_view(c.type_of(x), node.type):
+        return node
     found = reshape_view_layout(c.type_of(x), node.type.shape)
     if found is None:
         c.copied[node.name] = c.order(x)

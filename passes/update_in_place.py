@@ -84,9 +84,8 @@ class _Marker:
         base = dict(self.root)
         for at, node in enumerate(self.graph.nodes):
             base[node.name] = base[node.inputs[0]] if node.name in self.views else node.name
-            if node.name not in self.views:
-                for name in node.inputs:
-                    self.last[base[name]] = at
+            for name in node.inputs:
+                self.last[base[name]] = at
         outside = len(self.graph.nodes)
         for output in self.graph.outputs:
             if output.value not in self.state:

@@ -18,6 +18,7 @@ from pockc.ir.builder import GraphBuilder
 
 UNARY = ("neg", "abs", "tanh", "sigmoid", "sin", "exp")
 BINARY = ("add", "sub", "mul", "maximum", "minimum")
+KINDS = ("unary", "binary", "constant", "move", "reduce", "product", "image", "gather")
 SHAPES = ((), (4,), (3, 4), (2, 3, 4), (2, 1, 4), (2, 3, 4, 1))
 
 
@@ -25,9 +26,11 @@ def _values(b: GraphBuilder, names: list[str], rank: int = 0) -> list[str]:
     return [n for n in names if b.type_of(n).rank >= rank and b.type_of(n).dtype is DType.F32]
 
 
-def _node(b: GraphBuilder, names: list[str], draw: st.DrawFn) -> str:
+def _node(  # noqa: PLR0911  a table
+    b: GraphBuilder, names: list[str], draw: st.DrawFn
+) -> str:
     """Add one node on values that are there."""
-    kind = draw(st.sampled_from(("unary", "binary", "constant", "move", "reduce", "product")))
+    kind = draw(st.sampled_from(KINDS))
     x = draw(st.sampled_from(_values(b, names)))
     match kind:
         case "unary":
@@ -40,6 +43,10 @@ def _node(b: GraphBuilder, names: list[str], draw: st.DrawFn) -> str:
             return _reduce(b, x, draw)
         case "product":
             return _product(b, names, draw) or x
+        case "image":
+            return _image(b, x, draw)
+        case "gather":
+            return _gather(b, x, draw)
         case _:
             return _move(b, x, draw)
 
@@ -81,6 +88,40 @@ def _product(b: GraphBuilder, names: list[str], draw: st.DrawFn) -> str | None:
         return None
     # Keeps values in a range where rounding does not grow.
     return b.emit("tanh", b.emit("matmul", a, c))
+
+
+def _image(b: GraphBuilder, x: str, draw: st.DrawFn) -> str:
+    """A convolution with filters that are a table, or a pooling, of what is seen as images."""
+    shape = b.type_of(x).shape
+    if not 1 < len(shape) <= 4 or 0 in shape:
+        return b.emit("neg", x)
+    images = b.emit("reshape", x, shape=(1,) * (4 - len(shape)) + shape)
+    channels = b.type_of(images).shape[1]
+    window = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1)}
+    if draw(st.booleans()):
+        pool = {"kernel": (1, 1), "ceil_mode": False, **window}
+        return b.emit("max_pool2d", images, **pool)
+    groups = draw(st.sampled_from((1, channels)))
+    filters = (channels if groups > 1 else 3, channels // groups, 1, 1)
+    table = b.emit("iota", shape=filters, axis=0, dtype=DType.F32)
+    return b.emit(
+        "tanh", b.emit("conv2d", images, b.emit("cos", table), groups=groups, **window)
+    )
+
+
+def _gather(b: GraphBuilder, x: str, draw: st.DrawFn) -> str:
+    """Rows at places that are constant or that depend on the values."""
+    shape = b.type_of(x).shape
+    if not shape or 0 in shape:
+        return b.emit("abs", x)
+    axis = draw(st.integers(0, len(shape) - 1))
+    if draw(st.booleans()):
+        places = b.emit("iota", shape=(shape[axis],), axis=0, dtype=DType.I64)
+        return b.emit("take", x, places, axis=axis)
+    highest = b.emit("argmax", x, axis=axis)
+    kept = tuple(1 if d == axis else n for d, n in enumerate(shape))
+    found = b.emit("take_along", x, b.emit("reshape", highest, shape=kept), axis=axis)
+    return b.emit("put", x, found, axis=axis, indices=(draw(st.integers(0, shape[axis] - 1)),))
 
 
 def _move(b: GraphBuilder, x: str, draw: st.DrawFn) -> str:  # noqa: PLR0911  a table

@@ -35,7 +35,7 @@ CHAINS = (
     "canonicalize,fold_constants,share_common,choose_layout,fuse,reorder,update_in_place",
 )
 properties = settings(
-    max_examples=60,
+    max_examples=30,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
