@@ -176,6 +176,7 @@ def build_captured(
             producer=f"pockc {__version__}",
             micro_batches=captured.micro_batches,
             aliases=captured.aliases,
+            hidden=_hidden(captured),
             initial=_initial(recipes),
             learning_rate=_learning_rate(config),
             class_names=captured.class_names or (),
@@ -300,6 +301,12 @@ def _buffers(captured: Captured) -> frozenset[str]:
         if isinstance(i.role, Param)
     }
     return frozenset(captured.values) - params - set(captured.parameters)
+
+
+def _hidden(captured: Captured) -> frozenset[str]:
+    """Return the tensors that are not in the model's `state_dict`, as some buffers are not."""
+    shown = {captured.aliases.get(name, name) for name in captured.state_names}
+    return frozenset(captured.values) - shown
 
 
 def _initial(recipes: Mapping[str, Recipe]) -> dict[OptState, np.ndarray]:

@@ -284,8 +284,8 @@ class Artifact:
         """
         self._open_library()
         specs = self.manifest.tensors
-        own = {n: self.state.array(n) for n, s in specs.items() if s.kind != "opt_state"}
-        return own | {a: own[n] for a, n in self.manifest.aliases.items()}
+        own = {n: self.state.array(n) for n, s in specs.items() if s.in_state_dict}
+        return own | {a: own[n] for a, n in self.manifest.aliases.items() if n in own}
 
     def load_state(self, source: str | Path | Mapping[str, Any]) -> None:
         """Take weights from a checkpoint file or from a dict of arrays.

@@ -98,12 +98,19 @@ class TensorSpec:
         dtype: As `f32`.
         shape: Row-major.
         trained: How many of its elements a step changes.
+        persistent: Whether the model's `state_dict` has it; some buffers are not in it.
     """
 
     kind: str
     dtype: str
     shape: tuple[int, ...]
     trained: int = 0
+    persistent: bool = True
+
+    @property
+    def in_state_dict(self) -> bool:
+        """Whether it is a tensor of the model's `state_dict`."""
+        return self.persistent and self.kind != "opt_state"
 
 
 @dataclass(frozen=True, slots=True)

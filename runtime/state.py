@@ -137,9 +137,10 @@ class State:
         for name, tensor in self.tensors.items():
             if name in present:
                 continue
-            if tensor.kind != "opt_state":
+            if tensor.kind == "opt_state":
+                clear(self._library, tensor)
+            elif self._manifest.tensors[name].persistent:
                 raise UserError(self._misfit(str(path), f"'{name}' is missing"))
-            clear(self._library, tensor)
         self._read(path, present, header)
         self._set_progress(header)
 
@@ -182,7 +183,7 @@ class State:
         for name, tensor in self.tensors.items():
             if name in names:
                 self._library.write(tensor, 0, raw_from(names[name], tensor.element))
-            else:
+            elif tensor.kind == "opt_state":
                 clear(self._library, tensor)
         self._library.set_progress(0, self._manifest.seed)
 
@@ -202,7 +203,7 @@ class State:
         problems = [
             self._misfit(what, f"'{n}' is missing")
             for n, s in specs.items()
-            if s.kind != "opt_state" and n not in known
+            if s.in_state_dict and n not in known
         ]
         for name, (dtype, shape) in given.items():
             spec = specs.get(self._canonical(name))

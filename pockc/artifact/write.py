@@ -72,6 +72,7 @@ class Contents:
         producer: Name and version of the compiler.
         micro_batches: Calls of `train_step` that make one step.
         aliases: Second names of tied tensors.
+        hidden: Which of `values` are not in the model's `state_dict`.
         initial: Tensors of the optimizer that do not begin as zeros.
         learning_rate: Used where none is given.
         seed: The seed of the first step.
@@ -93,6 +94,7 @@ class Contents:
     producer: str = "pockc"
     micro_batches: int = 1
     aliases: Mapping[str, str] = field(default_factory=dict)
+    hidden: frozenset[str] = frozenset()
     initial: Mapping[OptState, np.ndarray] = field(default_factory=dict)
     learning_rate: float = 0.0
     seed: int = 0
@@ -276,7 +278,8 @@ def _tensor_specs(contents: Contents) -> Iterator[tuple[str, TensorSpec]]:
         kind = "buffer" if name in contents.buffers else "param"
         dtype = slots[name].type.dtype.value if name in slots else _dtype_of(value)
         trained = contents.trained.get(name, 0)
-        yield name, TensorSpec(kind, dtype, tuple(value.shape), trained)
+        persistent = name not in contents.hidden
+        yield name, TensorSpec(kind, dtype, tuple(value.shape), trained, persistent)
     for name, slot in slots.items():
         if isinstance(slot.key, OptState):
             yield name, _optimizer_spec(slot)

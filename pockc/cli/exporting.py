@@ -34,7 +34,7 @@ def state_of(folder: Path) -> tuple[State, Manifest]:
         own = {
             name: read_tensor(file, stored[name])
             for name, spec in manifest.tensors.items()
-            if spec.kind != "opt_state"
+            if spec.in_state_dict
         }
     return own | {alias: own[name] for alias, name in manifest.aliases.items()}, manifest
 
