@@ -8,6 +8,7 @@ kept in a workspace. So every body is correct, and the four classes of the READM
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -59,7 +60,30 @@ def _injective(b: Builder, values: Values, output: str, result: Stored) -> None:
         value = values.at(scope, output, index)
         scope.code.emit(result.memory.store(_place(scope, result, index), value))
 
-    b.injective(result.type, len(values.body.nodes), element)
+    cuts = _cuts(values.body, result.type)
+    b.injective(result.type, len(values.body.nodes), element, cuts)
+
+
+def _cuts(body: Graph, result: TensorType) -> list[int]:
+    """Return where along the result's innermost dimension the parts of a concat or pad begin.
+
+    A guess from sizes: a wrong one costs a shorter vector, a missing one a serial loop.
+    """
+    inner = next((d for d in reversed(result.order) if result.shape[d] != 1), None)
+    if inner is None:
+        return []
+    from_end, n = result.rank - inner, result.shape[inner]
+    found: set[int] = set()
+    for node in body.nodes:
+        axis = node.type.rank - from_end
+        if axis < 0 or node.type.shape[axis] != n:
+            continue
+        if node.op == "concat" and node.attrs["axis"] == axis:
+            sizes = [body.type_of(i).shape[axis] for i in node.inputs]
+            found.update(itertools.accumulate(sizes))
+        if node.op == "pad":
+            found |= {node.attrs["low"][axis], n - node.attrs["high"][axis]}
+    return sorted(c for c in found if 0 < c < n)
 
 
 def _place(scope: Scope, target: Stored, index: Index) -> Expr:

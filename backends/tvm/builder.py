@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -110,10 +111,26 @@ class Builder:
             step *= extents[d]
         return tuple(self.code.bind(i) for i in index)
 
+    def segments(
+        self,
+        cuts: Sequence[int],
+        lanes: int,
+        body: Callable[[Scope, Expr], None],
+        scope: Scope,
+    ) -> None:
+        """Run `body(scope, i)` for i from the first cut to the last, vectorised between cuts."""
+        for first, last in itertools.pairwise(cuts):
+            self.vector(
+                last - first,
+                lanes,
+                lambda inner, i, first=first: body(inner, i + first if first else i),  # type: ignore[misc]
+                scope,
+            )
+
     def vector(
         self, extent: int, lanes: int, body: Callable[[Scope, Expr], None], scope: Scope
     ) -> None:
-        """Run `body(scope, i)` for i below `extent`, vectorised; the rest is a shorter vector.
+        """Run `body(scope, i)` for i below `extent`, vectorised, the rest as a shorter vector.
 
         Where the body has a condition that differs between lanes the loop is serial.
         """
@@ -176,7 +193,11 @@ class Builder:
         return target
 
     def injective(
-        self, type: TensorType, cost: int, body: Callable[[Scope, Index], None]
+        self,
+        type: TensorType,
+        cost: int,
+        body: Callable[[Scope, Index], None],
+        cuts: Sequence[int] = (),
     ) -> None:
         """Run `body(scope, index)` for every index of a type, in the order of its memory.
 
@@ -184,6 +205,7 @@ class Builder:
             type: What to run over.
             cost: Work per element, in simple operations.
             body: Emits the code of one element.
+            cuts: Places along the innermost dimension where the body does something else.
         """
         order = [d for d in type.order if type.shape[d] != 1]
         if not order:
@@ -193,7 +215,7 @@ class Builder:
         outer = order[:-1]
         lanes = self.lanes(type.dtype)
         work = type.size * cost
-        if not outer:
+        if not outer and not cuts:
             self._line(type, inner, work, lanes, body)
             return
         with self.nest([type.shape[d] for d in outer], self.kind(work)) as found:
@@ -205,7 +227,7 @@ class Builder:
                 place[inner] = i
                 body(scope, tuple(place))
 
-            self.vector(type.shape[inner], lanes, element, self.scope())
+            self.segments((0, *cuts, type.shape[inner]), lanes, element, self.scope())
 
     def _line(
         self,

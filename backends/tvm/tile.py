@@ -61,17 +61,20 @@ def best_shape(target: Target, dtype: DType, columns: int) -> Shape:
     return Shape(max(1, min(rows, 14)), vectors, lanes)
 
 
-def row_tiles(rows: int, most: int) -> int:
-    """Return the height of tile that covers `rows` at the least cost, at most `most`.
+def row_tiles(rows: int, shape: Shape) -> int:
+    """Return the height of tile that covers `rows` at the least cost, at most `shape.rows`.
 
-    A tile of few rows is bound by the latency of its additions: it costs as much as five.
+    Ten sums hide the latency of an addition: a tile with fewer costs as much as one with ten.
+    Writing a tile back costs about as much as half a row.
     """
+    least = -(-10 // shape.vectors)
 
-    def cost(height: int) -> tuple[int, int]:
+    def cost(height: int) -> tuple[float, int]:
         whole, rest = divmod(rows, height)
-        return whole * max(height, 5) + (max(rest, 5) if rest else 0), -height
+        total = whole * (max(height, least) + 0.5)
+        return total + (max(rest, least) + 0.5 if rest else 0), -height
 
-    return min(range(1, min(most, rows) + 1), key=cost)
+    return min(range(1, min(shape.rows, rows) + 1), key=cost)
 
 
 def column_tiles(

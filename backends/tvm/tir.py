@@ -84,6 +84,7 @@ class Code:
     _meaning: dict[str, Any] = field(default_factory=dict)
     _weights: dict[str, int] = field(default_factory=dict)
     _lanes: list[tuple[int, int, Any]] = field(default_factory=list)
+    _extents: dict[str, tuple[Any, Any]] = field(default_factory=dict)
 
     def emit(self, statement: Any) -> None:  # noqa: ANN401
         """Append a statement."""
@@ -151,6 +152,26 @@ class Code:
             self.depends(self._meaning[n], var) for n in sorted(names & self._meaning.keys())
         )
 
+    def decide(self, condition: Expr) -> bool | None:
+        """Return whether a condition always or never holds, None if it depends.
+
+        What is known are the bounds of the loops around, and what names are bound to.
+        """
+        analyzer = tvm.sym.Analyzer()
+        self._learn(analyzer, condition)
+        if analyzer.can_prove(condition):
+            return True
+        return False if analyzer.can_prove(tirx.Not(condition)) else None
+
+    def _learn(self, analyzer: Any, value: Expr) -> None:  # noqa: ANN401
+        for var in tirx.analysis.undefined_vars(value):
+            if var.name in self._extents:
+                first, extent = self._extents[var.name]
+                analyzer.bind(var, tvm.ir.Range.from_min_extent(first, extent))
+            elif var.name in self._meaning:
+                self._learn(analyzer, self._meaning[var.name])
+                analyzer.bind(var, self._meaning[var.name])
+
     def mark(self) -> tuple[int, int]:
         """Return the current place, for `rewind`."""
         return len(self._blocks), len(self._blocks[-1])
@@ -192,6 +213,7 @@ class Code:
             return
         var = self.index()
         how = tirx.ForKind[kind.upper()]
+        self._extents[var.name] = (start, extent)
         lanes = [(len(self._blocks) - 1, extent, var)] if kind == "vectorized" else []
         self._lanes += lanes
         with self.block(lambda body: tirx.For(var, start, extent, how, body)):

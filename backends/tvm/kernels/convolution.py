@@ -495,7 +495,7 @@ class _Phase:
     ) -> None:
         """Write the tiles of one row and one panel."""
         shape = best_shape(self.b.target, self.of.x.type.dtype, self.channels[2])
-        height = row_tiles(self.line.count, shape.rows)
+        height = row_tiles(self.line.count, shape)
         whole, rest = divmod(self.line.count, height)
         with self.b.code.loop(whole) as t:
             self._tile(at, t * height, height, vectors, full, left, right)

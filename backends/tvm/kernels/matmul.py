@@ -234,7 +234,7 @@ class _Panels:
                 for choice, vectors in self._choices(panel, whole, full, rest):
                     with b.code.when(choice):
                         self._pack(batch, panel * full.width, vectors, buffer, base)
-        height = row_tiles(m, self.shape.rows)
+        height = row_tiles(m, self.shape)
         tiles = -(-m // height)
         with b.nest((*p.batch, panels, tiles), b.kind(work)) as (*batch, panel, tile):
             for choice, vectors in self._choices(panel, whole, full, rest):
@@ -285,7 +285,7 @@ class _Panels:
     ) -> None:
         """Write the tiles of a panel, or only number `tile` of them."""
         b, (m, _, _) = self.product.b, self.product.sizes
-        height = row_tiles(m, self.shape.rows)
+        height = row_tiles(m, self.shape)
         whole, rest = divmod(m, height)
         if tile is None:
             with b.code.loop(whole) as t:
@@ -440,7 +440,7 @@ class _Long:
         shape: Shape,
     ) -> None:
         b, (m, _, _) = self.product.b, self.product.sizes
-        height = row_tiles(m, shape.rows)
+        height = row_tiles(m, shape)
         whole, rest = divmod(m, height)
         with b.code.loop(whole) as t:
             self._tile(partial, part, right, block, (t * height, start), height, vectors)

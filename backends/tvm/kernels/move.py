@@ -95,13 +95,28 @@ def _pad(at: At) -> Expr:
         tests = [moved >= 0] if low else []
         tests += [moved < n] if low + n < total else []
         for test in tests:
-            test = test if hasattr(test, "ty") else tirx.const(test, "bool")  # noqa: PLW2901
-            inside = test if inside is None else tirx.And(inside, test)
+            holds = _decided(at, test)
+            if holds is False:
+                return number(at.node.attrs["value"], at.dtype)
+            if holds is None:
+                inside = test if inside is None else tirx.And(inside, test)
     if inside is None:
         return at(0, tuple(index))
-    inside = at.scope.code.bind(inside)
     value = at(0, tuple(index), at.when(inside))
     return tirx.Select(inside, value, number(at.node.attrs["value"], at.dtype))
+
+
+def _decided(at: At, test: Expr) -> bool | None:
+    """Return whether a test always or never holds here, None if it depends.
+
+    Only what differs between lanes is worth the proof: other tests are cheap branches.
+    """
+    if not hasattr(test, "ty"):
+        return bool(test)
+    scope = at.scope
+    if scope.lane is None or not scope.code.depends(test, scope.lane):
+        return None
+    return scope.code.decide(test)
 
 
 @inline("concat")
@@ -113,16 +128,15 @@ def _concat(at: At) -> Expr:
         n = at.type(operand).shape[axis]
         moved = i - start if start else i
         index = (*at.index[:axis], moved, *at.index[axis + 1 :])
-        if n == 0:
-            continue
-        if n == at.node.type.shape[axis]:
-            return at(operand, index)
         inside = tirx.And(i >= start, i < start + n)
-        inside = at.scope.code.bind(inside)
-        here = at(operand, index, at.when(inside))
-        value = here if value is None else tirx.Select(inside, here, value)
         start += n
-    return value
+        holds = n == at.node.type.shape[axis] or (n > 0 and _decided(at, inside))
+        if holds:
+            return at(operand, index)
+        if holds is None:
+            here = at(operand, index, at.when(inside))
+            value = here if value is None else tirx.Select(inside, here, value)
+    return number(0, at.dtype) if value is None else value
 
 
 @inline("take")

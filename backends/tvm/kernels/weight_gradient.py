@@ -150,7 +150,7 @@ class _Gradient:
         """Return the kinds of tile: rows, how many and from where; columns likewise."""
         source, result = self.channels
         shape = best_shape(self.b.target, self.x.type.dtype, result)
-        height = row_tiles(source, shape.rows)
+        height = row_tiles(source, shape)
         whole, rest = divmod(source, height)
         panels, full, last = column_tiles(result, shape, padded=False)
         down = [(height, whole, 0)] + ([(rest, 1, whole * height)] if rest else [])
