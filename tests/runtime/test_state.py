@@ -8,18 +8,20 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from pockc.artifact import write_artifact
 from pockc.errors import UserError
 from pockc.runtime import Artifact, load
 from pockc.runtime.dtypes import BY_NAME, array_from, raw_from
 from pockc.runtime.files import replaced_file
 from pockc.runtime.safetensors import read_all, read_header
-from tests.runtime.toy import N, toy_data
+from tests.runtime.toy import N, toy_contents, toy_data
 
 X, TARGET = toy_data(N)
 
@@ -194,6 +196,23 @@ def test_a_file_of_another_program_needs_no_hash(toy: Artifact, tmp_path: Path) 
     toy.load_state(tmp_path / "torch.safetensors")
     np.testing.assert_array_equal(toy.state_dict()["fc.weight"], state["fc.weight"])
     assert toy.step == 0
+
+
+def test_a_buffer_that_is_not_persistent_is_kept_by_the_artifact(
+    tmp_path: Path, libraries: dict[str, Path]
+) -> None:
+    numpy_writer = pytest.importorskip("safetensors.numpy")
+    hidden = replace(toy_contents(libraries["plain"]), hidden=frozenset({"mean"}))
+    write_artifact(tmp_path / "h.pock", hidden)
+    artifact = load(tmp_path / "h.pock")
+    mean, state = artifact.state.array("mean"), artifact.state_dict()
+    assert "mean" not in state
+    assert mean.any()
+    artifact.load_state(state)
+    np.testing.assert_array_equal(artifact.state.array("mean"), mean)
+    numpy_writer.save_file(state, tmp_path / "torch.safetensors")
+    artifact.load_state(tmp_path / "torch.safetensors")
+    np.testing.assert_array_equal(artifact.state.array("mean"), mean)
 
 
 def test_a_damaged_header_is_told(toy: Artifact, tmp_path: Path) -> None:
