@@ -118,7 +118,7 @@ class Builder:
         body: Callable[[Scope, Expr], None],
         scope: Scope,
     ) -> None:
-        """Run `body(scope, i)` for i from the first cut to the last, vectorised between cuts."""
+        """Run `body(scope, i)` for i from the first cut to the last, vectorised between."""
         for first, last in itertools.pairwise(cuts):
             self.vector(
                 last - first,

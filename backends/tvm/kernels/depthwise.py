@@ -21,7 +21,7 @@ from pockc.backends.tvm.values import Index, Scope, Source, Stored, number
 from pockc.ir.types import TensorType
 
 if TYPE_CHECKING:
-    from pockc.backends.tvm.kernels.convolution import Line
+    from pockc.backends.tvm.lines import Line
 
 CHANNELS_LAST = (0, 2, 3, 1)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from tvm import tirx
 
 from pockc.backends.tvm.builder import Builder, Sink, lower
-from pockc.backends.tvm.kernels.reduce import loops
+from pockc.backends.tvm.sums import loops
 from pockc.backends.tvm.tir import Expr
 from pockc.backends.tvm.values import Index, Scope, Source, Stored, number
 from pockc.ir.graph import Node

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 from pockc import ops
 from pockc.backends.tvm.builder import Builder
-from pockc.backends.tvm.kernels.reduce import loops, monoid, row_total
 from pockc.backends.tvm.pointwise import DEAR, memory_order
+from pockc.backends.tvm.sums import loops, monoid, row_total
 from pockc.backends.tvm.tir import Expr, Memory
 from pockc.backends.tvm.values import Index, Scope, Stored, Values, inline
 from pockc.ir.graph import Node

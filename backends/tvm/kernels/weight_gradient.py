@@ -17,9 +17,9 @@ from tvm import tirx
 
 from pockc.backends.tvm.builder import Builder, Sink, lower
 from pockc.backends.tvm.kernels import depthwise
-from pockc.backends.tvm.kernels.convolution import Line, forward_line
 from pockc.backends.tvm.kernels.depthwise import channels_last
 from pockc.backends.tvm.kernels.window import pair
+from pockc.backends.tvm.lines import Line, forward_line
 from pockc.backends.tvm.tile import (
     Tile,
     Vectors,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from tvm import tirx
 
 from pockc.backends.tvm.builder import Builder, Sink, lower
-from pockc.backends.tvm.kernels.reduce import Monoid, loops, monoid
+from pockc.backends.tvm.sums import Monoid, loops, monoid
 from pockc.backends.tvm.tir import Expr
 from pockc.backends.tvm.values import Index, NotVectorizableError, Scope, Source, number
 from pockc.ir.attrs import Attrs

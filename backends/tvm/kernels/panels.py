@@ -1,0 +1,237 @@
+"""Products by panels of columns and tiles of rows: the usual form."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tvm import tirx
+
+from pockc.backends.tvm.builder import Builder
+from pockc.backends.tvm.kernels.product import Product
+from pockc.backends.tvm.tile import (
+    Shape,
+    Tile,
+    Vectors,
+    column_tiles,
+    compute,
+    row_tiles,
+)
+from pockc.backends.tvm.tir import Expr, Memory
+from pockc.backends.tvm.transpose import transposed_copy
+from pockc.backends.tvm.values import Scope, Stored, number
+
+PACK_BYTES = 1024
+"""Rows of the right operand as long as this are packed: their lines share few cache sets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Panels:
+    """The usual form: panels of columns, tiles of rows inside.
+
+    A task is one panel of one matrix of the batch. Many tasks are divided between the threads;
+    with few, all panels are packed first and then the tiles are divided.
+    """
+
+    product: Product
+    shape: Shape
+
+    def emit(self) -> None:
+        """Choose whether to pack and how to divide."""
+        p = self.product
+        m, n, k = p.sizes
+        pack = self._must_pack() or self._should_pack()
+        whole, full, rest = column_tiles(n, self.shape, padded=pack)
+        panels = whole + (rest is not None)
+        tasks = math.prod(p.batch) * panels
+        threads = p.b.threads if p.b.kind(tasks * m * k * full.width) == "parallel" else 1
+        even = tasks % threads == 0 or tasks >= 4 * threads
+        if pack and even:
+            self._panel_by_panel(panels, whole, full, rest)
+        else:
+            self._tile_by_tile(panels, whole, full, rest, pack=pack)
+
+    def _must_pack(self) -> bool:
+        return self.product.right.strides[-1] != 1
+
+    def _should_pack(self) -> bool:
+        p = self.product
+        m, _, _ = p.sizes
+        row = p.right.strides[-2] * p.right.type.dtype.nbytes
+        return row >= PACK_BYTES and m > 2 * self.shape.rows
+
+    def _panel_by_panel(
+        self, panels: int, whole: int, full: Vectors, rest: Vectors | None
+    ) -> None:
+        p, b = self.product, self.product.b
+        m, _, k = p.sizes
+        tasks = math.prod(p.batch) * panels
+        work = tasks * m * k * full.width
+        size = k * full.width
+        buffer = b.workspace(b.part_count(tasks, work) * size, p.right.type.dtype)
+        with b.parts(tasks, work) as (part, first, count), b.code.loop(count) as t:
+            *batch, panel = b.unravel(b.code.bind(first + t), (*p.batch, panels))
+            base = part * size
+            for choice, vectors in self._choices(panel, whole, full, rest):
+                with b.code.when(choice):
+                    start = panel * full.width
+                    self._pack(batch, start, vectors, buffer, base)
+                    right = _packed(buffer, base, vectors.width)
+                    self._rows(batch, start, vectors, right, None)
+
+    def _tile_by_tile(
+        self, panels: int, whole: int, full: Vectors, rest: Vectors | None, *, pack: bool
+    ) -> None:
+        p, b = self.product, self.product.b
+        m, n, k = p.sizes
+        total = math.prod(p.batch)
+        work = total * m * n * k
+        size = k * full.width
+        buffer = None
+        if pack:
+            buffer = b.workspace(total * panels * size, p.right.type.dtype)
+            with b.nest((*p.batch, panels), b.kind(total * n * k)) as (*batch, panel):
+                base = b.code.bind(self._number(batch, panel, panels) * size)
+                for choice, vectors in self._choices(panel, whole, full, rest):
+                    with b.code.when(choice):
+                        self._pack(batch, panel * full.width, vectors, buffer, base)
+        height = row_tiles(m, self.shape)
+        tiles = -(-m // height)
+        with b.nest((*p.batch, panels, tiles), b.kind(work)) as (*batch, panel, tile):
+            for choice, vectors in self._choices(panel, whole, full, rest):
+                with b.code.when(choice):
+                    start = panel * full.width
+                    if buffer is None:
+                        right = self._direct(batch, start)
+                    else:
+                        base = b.code.bind(self._number(batch, panel, panels) * size)
+                        right = _packed(buffer, base, vectors.width)
+                    self._rows(batch, start, vectors, right, tile)
+
+    def _number(self, batch: Sequence[Expr], panel: Expr, panels: int) -> Expr:
+        number_: Expr = 0
+        for i, n in zip(batch, self.product.batch, strict=True):
+            number_ = number_ * n + i
+        return number_ * panels + panel
+
+    def _choices(
+        self, panel: Expr, whole: int, full: Vectors, rest: Vectors | None
+    ) -> list[tuple[Expr | None, Vectors]]:
+        """Return the kinds of panel, each with the condition for being that."""
+        if rest is None:
+            return [(None, full)]
+        if whole == 0:
+            return [(None, rest)]
+        return [(panel < whole, full), (tirx.EQ(panel, whole), rest)]
+
+    def _direct(self, batch: Sequence[Expr], start: Expr) -> Callable[[int, int, Expr], Expr]:
+        right = self.product.right
+        base = self.product.b.code.bind(right.offset((*batch, 0, start)))
+        return lambda j, lanes, k: right.memory.load(base + k * right.strides[-2] + j, lanes)
+
+    def _pack(
+        self, batch: Sequence[Expr], start: Expr, vectors: Vectors, buffer: Memory, base: Expr
+    ) -> None:
+        """Copy a panel: for each step of the reduction the columns side by side."""
+        p, b = self.product, self.product.b
+        pack(b, p.right, batch, start, vectors, buffer, base)
+
+    def _rows(
+        self,
+        batch: Sequence[Expr],
+        start: Expr,
+        vectors: Vectors,
+        right: Callable[[int, int, Expr], Expr],
+        tile: Expr | None,
+    ) -> None:
+        """Write the tiles of a panel, or only number `tile` of them."""
+        b, (m, _, _) = self.product.b, self.product.sizes
+        height = row_tiles(m, self.shape)
+        whole, rest = divmod(m, height)
+        if tile is None:
+            with b.code.loop(whole) as t:
+                self._tile(batch, t * height, height, start, vectors, right)
+            if rest:
+                first = b.code.const(whole * height)
+                self._tile(batch, first, rest, start, vectors, right)
+            return
+        with b.code.when(tile < whole if rest else None):
+            self._tile(batch, tile * height, height, start, vectors, right)
+        if rest:
+            with b.code.when(tirx.EQ(tile, whole)):
+                first = b.code.const(whole * height)
+                self._tile(batch, first, rest, start, vectors, right)
+
+    def _tile(
+        self,
+        batch: Sequence[Expr],
+        first: Expr,
+        rows: int,
+        start: Expr,
+        vectors: Vectors,
+        right: Callable[[int, int, Expr], Expr],
+    ) -> None:
+        p, code = self.product, self.product.b.code
+        left = p.left
+        base = code.bind(left.offset((*batch, first, 0)))
+        down, along = left.strides[-2:]
+
+        @contextmanager
+        def reduce() -> Iterator[tuple[Expr, ...]]:
+            with code.loop(p.sizes[2]) as k:
+                yield (k,)
+
+        compute(
+            p.b,
+            Tile(
+                rows,
+                vectors,
+                left.type.dtype,
+                reduce,
+                lambda i, ks: left.memory.load(base + i * down + ks[0] * along),
+                lambda j, lanes, ks: right(j, lanes, ks[0]),
+                lambda scope, i, j, value: p.put(scope, batch, first + i, start + j, value),
+            ),
+        )
+
+
+def _packed(buffer: Memory, base: Expr, width: int) -> Callable[[int, int, Expr], Expr]:
+    return lambda j, lanes, k: buffer.load(base + k * width + j, lanes)
+
+
+def pack(  # noqa: PLR0913, PLR0917  from where, what, to where
+    b: Builder,
+    x: Stored,
+    batch: Sequence[Expr],
+    start: Expr,
+    vectors: Vectors,
+    buffer: Memory,
+    base: Expr,
+) -> None:
+    """Copy columns `start`.. of a matrix (*batch, k, n) to `buffer[base + k * width + column]`.
+
+    Columns beyond the valid ones become zero.
+    """
+    code, k = b.code, x.type.shape[-2]
+    width, valid = vectors.width, vectors.valid
+    if x.strides[-1] != 1 and x.strides[-2] == 1 and valid >= b.lanes(x.type.dtype):
+        origin = code.bind(x.offset((*batch, 0, start)))
+        transposed_copy(b, x.memory, (origin, x.strides[-1]), buffer, (base, width), (valid, k))
+    else:
+        with code.loop(k) as at:
+
+            def move(scope: Scope, j: Expr) -> None:
+                value = x.at(scope, (*batch, at, start + j))
+                code.emit(buffer.store(base + at * width + j, value))
+
+            for j, lanes in zip(vectors.starts, vectors.lanes, strict=True):
+                b.lane(min(lanes, valid - j), code.const(j), move, b.scope())
+    if width > valid:
+        with code.loop(k) as at:
+
+            def clear(_: Scope, j: Expr) -> None:
+                code.emit(buffer.store(base + at * width + j, number(0, x.type.dtype)))
+
+            b.lane(width - valid, code.const(valid), clear, b.scope())
