@@ -55,7 +55,7 @@ def _need_tvm() -> None:
         import tvm  # noqa: F401  heavy, and not needed on a device
     except ImportError as error:
         what = f"the backend 'tvm' needs a package that is missing: {error.name}"
-        raise UserError(Problem("no-tvm", what, fix="pip install pockc")) from error
+        raise UserError(Problem("no-tvm", what, fix="pip install 'pockc[compile]'")) from error
 
 
 BACKEND = TvmBackend()

@@ -12,6 +12,7 @@ import pytest
 
 from pockc.backends.base import Kernel
 from pockc.backends.tvm import BACKEND, targets
+from pockc.errors import UserError
 from pockc.ir import DType, TensorType
 from pockc.ir.attrs import Attrs
 from pockc.ir.types import f32
@@ -172,6 +173,26 @@ def test_an_approximation_is_good_to_a_few_units_in_the_last_place(
         wrong = got * np.float32(1.00001)
     with pytest.raises(AssertionError):
         np.testing.assert_allclose(wrong, want, rtol=1e-6, atol=2e-38)
+
+
+def test_put_in_place_writes_only_its_rows(tmp_path: Path) -> None:
+    x, v = np.arange(15, dtype=np.float32).reshape(5, 3), -np.ones((2, 3), np.float32)
+    attrs = Attrs({"axis": 0, "indices": (4, 1), "inplace": 0})
+    c = case("put", f32(5, 3), (f32(5, 3), f32(2, 3)), (x, v), attrs)
+    got = Library([c], tmp_path).run(0, c)
+    want = x.copy()
+    want[[4, 1]] = v
+    np.testing.assert_array_equal(got, want)
+
+
+def test_a_missing_tvm_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tvm", None)
+    with pytest.raises(UserError) as caught:
+        BACKEND.build([], "host")
+    assert str(caught.value) == (
+        "[no-tvm] the backend 'tvm' needs a package that is missing: tvm\n"
+        "    fix  pip install 'pockc[compile]'"
+    )
 
 
 def test_every_target_is_described() -> None:
