@@ -188,3 +188,4 @@ def loss(logits: Tensor, target: Tensor) -> Tensor:
 
 
 example_inputs = (torch.zeros(BATCH, LENGTH, dtype=torch.int64),)
+example_target = torch.zeros(BATCH, LENGTH, dtype=torch.int64)
