@@ -56,7 +56,7 @@ def need(package: str, install: str) -> None:
         pytest.skip(f"{package} is not installed: {install}")
 
 
-def _stand_in_for_torchvision() -> None:
+def stand_in_for_torchvision() -> None:
     """Let torchvision be imported where its compiled half, which wants CUDA, does not load.
 
     timm needs it; transformers imports it wherever it is installed.
@@ -70,7 +70,7 @@ def _stand_in_for_torchvision() -> None:
 
 def _timm() -> Any:
     need("timm", "pip install --no-deps timm torchvision==0.28.0; pip install pillow")
-    _stand_in_for_torchvision()
+    stand_in_for_torchvision()
     return importlib.import_module("timm")
 
 
@@ -84,7 +84,7 @@ def _image(name: str, size: int = 64, **options: Any) -> Callable[[], Example]:
 
 def _transformers() -> Any:
     need("transformers", "pip install transformers")
-    _stand_in_for_torchvision()
+    stand_in_for_torchvision()
     return importlib.import_module("transformers")
 
 
