@@ -32,7 +32,7 @@ def memory_bytes(field: str) -> int | None:
 def arrays(path: Path, rows: int) -> dict[str, np.ndarray]:
     """Return the first rows of every array of a file; the rows are in random order."""
     with np.load(path) as file:
-        return {name: file[name][:rows] for name in file.files}
+        return {name: file[name][:rows].copy() for name in file.files}
 
 
 def say(text: str) -> None:
@@ -43,13 +43,14 @@ def say(text: str) -> None:
 
 def finetune(path: Path, data: Path, steps: int, texts: int) -> dict[str, float | None]:
     """Return accuracies, time and memory of a run of so many steps."""
+    rows = runtime.read_manifest(path).batch_rows
     test = arrays(data / "test.npz", texts)
+    train = arrays(data / "train.npz", steps * rows)
     # Earlier peaks, of reading the data, are none of the artifact's.
     with suppress(OSError):
         (PROCESS / "clear_refs").write_text("5", "ascii")
     before = memory_bytes("VmRSS")
     with runtime.load(path) as artifact:
-        train = arrays(data / "train.npz", steps * artifact.batch_rows)
         untrained = artifact.evaluate(test)["accuracy"]
         say(f"before: accuracy {untrained:.3f} on {texts} texts")
         step_ms: list[float] = []
