@@ -5,36 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-Shape = tuple[int, ...]
-Groups = list[tuple[list[int], list[int]]]
+from pockc.ir.views import Shape, reshape_groups
 
-
-def reshape_groups(old: Shape, new: Shape) -> Groups:
-    """Pair the fewest neighbouring dimensions of two shapes that have equal products.
-
-    Dimensions of size 1 belong to no group. Shapes without elements have no groups.
-    """
-    dims_old = [d for d, n in enumerate(old) if n != 1]
-    dims_new = [d for d, n in enumerate(new) if n != 1]
-    groups: Groups = []
-    if 0 in old:
-        return groups
-    i = j = 0
-    while i < len(dims_old):
-        left, right = [dims_old[i]], [dims_new[j]]
-        size_old, size_new = old[dims_old[i]], new[dims_new[j]]
-        i, j = i + 1, j + 1
-        while size_old != size_new:
-            if size_old < size_new:
-                size_old *= old[dims_old[i]]
-                left.append(dims_old[i])
-                i += 1
-            else:
-                size_new *= new[dims_new[j]]
-                right.append(dims_new[j])
-                j += 1
-        groups.append((left, right))
-    return groups
+__all__ = [
+    "Shape",
+    "broadcast_shape",
+    "keepdims_shape",
+    "merges_only",
+    "reshape_groups",
+    "size_of",
+    "splits_only",
+    "stripped",
+]
 
 
 def merges_only(old: Shape, new: Shape) -> bool:

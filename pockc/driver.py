@@ -16,7 +16,7 @@ from pockc.backends import native
 from pockc.backends.base import Backend, Kernel
 from pockc.backends.tvm import targets
 from pockc.frontend.captured import Captured, Recipe
-from pockc.frontend.choices import LOSSES, OPTIMIZERS
+from pockc.frontend.choices import LOSSES, OPTIMIZERS, option_names
 from pockc.frontend.ranges import input_ranges
 from pockc.ir import Graph, OptState, Param, print_graph
 from pockc.passes import pipeline
@@ -119,11 +119,7 @@ def read_config(
     source: str | Path | Mapping[str, Any] | None, overrides: Mapping[str, Any]
 ) -> Config:
     """Return the configuration of a file or mapping, checked against what there is."""
-    optimizers = {
-        name: [o for o in options if o not in ("lr", "weight_decay")]
-        for name, options in OPTIMIZERS.items()
-    }
-    losses = {name: list(options) for name, options in LOSSES.items()}
+    optimizers, losses = option_names(OPTIMIZERS), option_names(LOSSES)
     return load_config(source, overrides, optimizers=optimizers, losses=losses)
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pockc.ir.graph import Graph, Node
 from pockc.ir.types import TensorType
 
+Shape = tuple[int, ...]
+Groups = list[tuple[list[int], list[int]]]
+
 
 def is_view(graph: Graph, node: Node) -> bool:
     """Return whether a node's result is the very bytes of its operand."""
@@ -45,30 +48,36 @@ def _sized(tensor: TensorType) -> list[int]:
     return [d for d in tensor.order if tensor.shape[d] != 1]
 
 
-def _groups(a: tuple[int, ...], b: tuple[int, ...]) -> list[tuple[list[int], list[int]]]:
-    """Pair the fewest neighbouring dimensions of two shapes that have equal products."""
-    i, j, groups = 0, 0, []
-    dims_a = [d for d, n in enumerate(a) if n != 1]
-    dims_b = [d for d, n in enumerate(b) if n != 1]
-    while i < len(dims_a):
-        left, right = [dims_a[i]], [dims_b[j]]
-        size_a, size_b = a[dims_a[i]], b[dims_b[j]]
+def reshape_groups(old: Shape, new: Shape) -> Groups:
+    """Pair the fewest neighbouring dimensions of two shapes that have equal products.
+
+    Dimensions of size 1 belong to no group. Shapes without elements have no groups.
+    """
+    dims_old = [d for d, n in enumerate(old) if n != 1]
+    dims_new = [d for d, n in enumerate(new) if n != 1]
+    groups: Groups = []
+    if 0 in old:
+        return groups
+    i = j = 0
+    while i < len(dims_old):
+        left, right = [dims_old[i]], [dims_new[j]]
+        size_old, size_new = old[dims_old[i]], new[dims_new[j]]
         i, j = i + 1, j + 1
-        while size_a != size_b:
-            if size_a < size_b:
-                size_a *= a[dims_a[i]]
-                left.append(dims_a[i])
+        while size_old != size_new:
+            if size_old < size_new:
+                size_old *= old[dims_old[i]]
+                left.append(dims_old[i])
                 i += 1
             else:
-                size_b *= b[dims_b[j]]
-                right.append(dims_b[j])
+                size_new *= new[dims_new[j]]
+                right.append(dims_new[j])
                 j += 1
         groups.append((left, right))
     return groups
 
 
 def _walk(operand: TensorType, result: TensorType) -> bool:
-    groups = _groups(operand.shape, result.shape)
+    groups = reshape_groups(operand.shape, result.shape)
     sides = (
         ([g[0] for g in groups], _sized(operand)),
         ([g[1] for g in groups], _sized(result)),
@@ -96,7 +105,7 @@ def reshape_view_layout(operand: TensorType, shape: tuple[int, ...]) -> TensorTy
     """Return the type under which a reshape moves no bytes, None if there is none."""
     if operand.size == 0 or operand.row_major:
         return operand.with_shape(shape)
-    groups = _groups(operand.shape, shape)
+    groups = reshape_groups(operand.shape, shape)
     order = _sized(operand)
     sequence = _group_order([g[0] for g in groups], order)
     if sequence is None:
