@@ -49,6 +49,32 @@ class Workload:
         return dataclasses.replace(self, batch=batch, sizes={**self.sizes, **sizes})
 
 
+Stage = tuple[int, int, int, int, int]
+"""Expansion, channels, blocks, stride of the first block, filter size."""
+
+
+@dataclass(frozen=True)
+class Inverted:
+    """A net of inverted residuals: channels of its stem and of its head, 0 for no head."""
+
+    stem: int
+    head: int
+    stages: tuple[Stage, ...]
+
+
+INVERTED: dict[str, Inverted] = {
+    "mobilenet_v2": Inverted(32, 1280, (
+        (1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 32, 3, 2, 3), (6, 64, 4, 2, 3),
+        (6, 96, 3, 1, 3), (6, 160, 3, 2, 3), (6, 320, 1, 1, 3),
+    )),
+    "tiny": Inverted(16, 0, (
+        (1, 8, 1, 1, 3), (4, 16, 2, 2, 7), (4, 24, 3, 2, 5), (4, 40, 3, 2, 5),
+        (4, 48, 3, 1, 3), (4, 96, 3, 2, 5), (4, 160, 1, 1, 3),
+    )),
+}  # fmt: skip
+RESIDUAL: dict[str, tuple[int, ...]] = {"resnet18": (2, 2, 2, 2), "resnet50": (3, 4, 6, 3)}
+"""Blocks of each stage."""
+
 _IMAGE = {"resolution": 224, "classes": 1000}
 _BERT = {
     "sequence": 128, "layers": 12, "hidden": 768, "heads": 12, "inner": 3072,

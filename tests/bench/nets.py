@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.bench.cases import Workload
+from tests.bench.cases import INVERTED, RESIDUAL, Workload
 
 
 class Net(nn.Module):
@@ -74,36 +74,24 @@ class InvertedResidual(Block):
         return x + y if self.adds else y
 
 
-Stage = tuple[int, int, int, int, int]
-"""Expansion, channels, blocks, stride of the first block, filter size."""
-
-MOBILENET_V2: tuple[Stage, ...] = (
-    (1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 32, 3, 2, 3), (6, 64, 4, 2, 3), (6, 96, 3, 1, 3),
-    (6, 160, 3, 2, 3), (6, 320, 1, 1, 3),
-)  # fmt: skip
-TINY: tuple[Stage, ...] = (
-    (1, 8, 1, 1, 3), (4, 16, 2, 2, 7), (4, 24, 3, 2, 5), (4, 40, 3, 2, 5), (4, 48, 3, 1, 3),
-    (4, 96, 3, 2, 5), (4, 160, 1, 1, 3),
-)  # fmt: skip
-
-
 class MobileNet(Net):
-    """A net of inverted residuals; `head` channels before the classifier, 0 for none."""
+    """A net of inverted residuals."""
 
     tuned_blocks = 7
     tuned_ends = ("head.norm.bias", "fc")
 
-    def __init__(self, stages: tuple[Stage, ...], stem: int, head: int, classes: int) -> None:
+    def __init__(self, sizes: Workload) -> None:
         super().__init__()
-        self.stem = ConvNorm(3, stem, 3, 2)
-        blocks, c = [], stem
-        for expansion, k, count, stride, size in stages:
+        net = INVERTED[sizes.net]
+        self.stem = ConvNorm(3, net.stem, 3, 2)
+        blocks, c = [], net.stem
+        for expansion, k, count, stride, size in net.stages:
             for i in range(count):
                 blocks.append(InvertedResidual(c, k, stride if i == 0 else 1, expansion, size))
                 c = k
         self.blocks = nn.ModuleList(blocks)
-        self.head = ConvNorm(c, head, 1) if head else nn.Identity()
-        self.fc = nn.Linear(head or c, classes)
+        self.head = ConvNorm(c, net.head, 1) if net.head else nn.Identity()
+        self.fc = nn.Linear(net.head or c, sizes.sizes["classes"])
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
@@ -142,11 +130,11 @@ class ResNet(Net):
 
     tuned_ends = ("fc",)
 
-    def __init__(self, counts: tuple[int, ...], *, bottleneck: bool, classes: int) -> None:
+    def __init__(self, sizes: Workload, *, bottleneck: bool) -> None:
         super().__init__()
         self.stem = ConvNorm(3, 64, 7, 2, clip=float("inf"))
         blocks, c = [], 64
-        for stage, count in enumerate(counts):
+        for stage, count in enumerate(RESIDUAL[sizes.net]):
             k = 64 << stage
             for i in range(count):
                 stride = 2 if stage > 0 and i == 0 else 1
@@ -154,7 +142,7 @@ class ResNet(Net):
                 c = 4 * k if bottleneck else k
         self.blocks = nn.ModuleList(blocks)
         self.tuned_blocks = len(blocks) // 2
-        self.fc = nn.Linear(c, classes)
+        self.fc = nn.Linear(c, sizes.sizes["classes"])
 
     def forward(self, x: Tensor) -> Tensor:
         x = functional.max_pool2d(self.stem(x), 3, 2, 1)
@@ -281,10 +269,10 @@ class Decoder(Net):
 
 
 NETS: dict[str, Callable[[Workload], Net]] = {
-    "mobilenet_v2": lambda w: MobileNet(MOBILENET_V2, 32, 1280, w.sizes["classes"]),
-    "tiny": lambda w: MobileNet(TINY, 16, 0, w.sizes["classes"]),
-    "resnet18": lambda w: ResNet((2, 2, 2, 2), bottleneck=False, classes=w.sizes["classes"]),
-    "resnet50": lambda w: ResNet((3, 4, 6, 3), bottleneck=True, classes=w.sizes["classes"]),
+    "mobilenet_v2": MobileNet,
+    "tiny": MobileNet,
+    "resnet18": lambda w: ResNet(w, bottleneck=False),
+    "resnet50": lambda w: ResNet(w, bottleneck=True),
     "bert": lambda w: Encoder(w, pooled=True),
     "distilbert": lambda w: Encoder(w, pooled=False),
     "llama": Decoder,

@@ -37,8 +37,8 @@ def _deviation(net: Net, name: str) -> float | None:
     match owner:
         case nn.Conv2d():
             return float((2.0 / owner.weight[0].numel()) ** 0.5)
-        case nn.Linear() if name.endswith("weight"):
-            return float(owner.in_features**-0.5)
+        case nn.Linear():
+            return float(owner.in_features**-0.5) if name.endswith("weight") else 0.0
         case nn.Embedding() | Net():
             return 0.02
         case _:
