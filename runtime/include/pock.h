@@ -2,7 +2,7 @@
  *
  * The library holds kernels, a plan and this runtime. A context is one open program: its state
  * (parameters, buffers, optimizer state), one arena that the entries use in turn, and a pool of
- * threads. Everything is allocated once, by pk_open. Nothing here prints, exits or allocates
+ * threads. What no step changes is mapped from a file. Everything is allocated once, by pk_open. Nothing here prints, exits or allocates
  * later; every call that can fail returns a status.
  *
  * A context belongs to one thread at a time. Different contexts are independent.
@@ -27,7 +27,7 @@ extern "C" {
 #endif
 
 /* Grows with every change of a declaration below. */
-#define PK_ABI_VERSION 1u
+#define PK_ABI_VERSION 2u
 
 typedef enum pk_status {
     PK_OK = 0,
@@ -39,7 +39,8 @@ typedef enum pk_status {
     PK_E_KERNEL = 6,    /* a kernel reported an error; pk_failed_step says which */
     PK_E_NONFINITE = 7, /* the loss is NaN or infinite */
     PK_E_FORKED = 8,    /* the process forked after pk_open: the child has no threads */
-    PK_E_PROGRAM = 9    /* the program's tables contradict themselves */
+    PK_E_PROGRAM = 9,   /* the program's tables contradict themselves */
+    PK_E_FROZEN = 10    /* the file of frozen tensors is missing, too short, or not mapped */
 } pk_status;
 
 typedef enum pk_dtype {
@@ -73,6 +74,8 @@ typedef enum pk_kind {
 #define PK_WRITTEN 1u
 /* Sums gradients over micro-batches; cleared when a sum is abandoned. */
 #define PK_GRAD_SUM 2u
+/* No step writes this tensor; it is mapped from a file, read-only. */
+#define PK_FROZEN 4u
 
 /* What a tensor is; the numbers stay valid as long as the library is loaded. */
 typedef struct pk_tensor {
@@ -102,8 +105,17 @@ typedef struct pk_memory {
     uint64_t state_bytes;
     uint64_t arena_bytes;
     uint64_t runtime_bytes; /* tables, scalars, the context itself */
-    uint64_t total_bytes;   /* the sum, rounded up to pages */
+    uint64_t total_bytes;   /* the sum of these three, rounded up to pages: private memory */
+    uint64_t frozen_bytes;  /* mapped: the system loads what is read, and may drop it again */
 } pk_memory;
+
+/* Where the frozen tensors are. The file is mapped privately and must not be written while the
+ * context is open; its descriptor may be closed. */
+typedef struct pk_frozen {
+    int32_t file; /* descriptor of frozen.safetensors */
+    uint32_t reserved;
+    uint64_t offset; /* where the tensors begin in it: behind the header, a multiple of 64 */
+} pk_frozen;
 
 typedef struct pk_scalars {
     float lr;
@@ -123,7 +135,8 @@ PK_API const char *pk_status_text(pk_status status);
 
 /* What pk_open will take with so many threads (0: one per processor that this process may use). */
 PK_API pk_status pk_memory_needed(uint32_t threads, pk_memory *memory);
-PK_API pk_status pk_open(uint32_t threads, pk_context **context);
+/* `frozen` may be NULL if the program has no frozen tensors. */
+PK_API pk_status pk_open(uint32_t threads, const pk_frozen *frozen, pk_context **context);
 PK_API void pk_close(pk_context *context);
 PK_API pk_status pk_memory_used(const pk_context *context, pk_memory *memory);
 PK_API uint32_t pk_threads(const pk_context *context);
@@ -144,13 +157,20 @@ PK_API uint32_t pk_tensor_count(const pk_context *context);
 PK_API pk_status pk_tensor_at(const pk_context *context, uint32_t index,
                               const pk_tensor **tensor);
 PK_API pk_status pk_tensor_find(const pk_context *context, const char *name, uint32_t *index);
-/* The memory of a tensor in its own order; for row-major tensors a way around copying. */
+/* The memory of a tensor in its own order; for row-major tensors a way around copying. That of a
+ * frozen tensor is read-only. */
 PK_API pk_status pk_tensor_memory(const pk_context *context, uint32_t index, void **memory);
 /* Copy `count` elements from number `first` on, in logical row-major order. */
 PK_API pk_status pk_tensor_read(const pk_context *context, uint32_t index, uint64_t first,
                                 uint64_t count, void *target);
+/* A frozen tensor that is written with what it holds stays mapped; with something else the pages
+ * that change become private memory. */
 PK_API pk_status pk_tensor_write(pk_context *context, uint32_t index, uint64_t first,
                                  uint64_t count, const void *source);
+/* Where a frozen tensor begins, counted from pk_frozen.offset. PK_E_NOT_FOUND if it is not one. */
+PK_API pk_status pk_frozen_offset(const pk_context *context, uint32_t index, uint64_t *offset);
+/* 1 if a frozen tensor was written with something else than its file holds, else 0. */
+PK_API uint32_t pk_frozen_changed(const pk_context *context);
 /* PK_E_NONFINITE if a floating-point tensor that steps write holds a NaN or an infinity. */
 PK_API pk_status pk_state_check(const pk_context *context, uint32_t *index);
 

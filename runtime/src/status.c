@@ -28,6 +28,8 @@ const char *pk_status_text(pk_status status)
         return "the process forked after the program was opened";
     case PK_E_PROGRAM:
         return "the program's tables contradict themselves";
+    case PK_E_FROZEN:
+        return "the file of frozen tensors is missing, too short, or cannot be mapped";
     }
     return "unknown status";
 }
