@@ -1,4 +1,4 @@
-"""`include/pock.h` for ctypes: structures, signatures, and loading the library."""
+"""`include/pock_core.h` for ctypes: structures, signatures, and loading the library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The C library of an artifact, by ctypes: `include/pock.h` with Python's types.
+"""The C library of an artifact, by ctypes: `include/pock_core.h` with Python's types.
 
 Nothing is decided here. Every status that is not success becomes a `UserError`.
 """

@@ -5,7 +5,7 @@
 #ifndef POCK_PROGRAM_H
 #define POCK_PROGRAM_H
 
-#include "pock.h"
+#include "pock_core.h"
 
 /* A region that offsets point into. A device arena is a further member. */
 enum {

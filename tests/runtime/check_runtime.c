@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "context.h"
-#include "pock.h"
+#include "pock_core.h"
 
 static int failures;
 
@@ -54,7 +54,10 @@ static pk_context *opened(uint32_t threads)
 
 static void check_status_texts(void)
 {
-    for (int status = 0; status <= (int)PK_E_FROZEN; status++) {
+    for (int status = 0; status <= (int)PK_E_STOPPED; status++) {
+        if (status == (int)PK_E_FROZEN + 1) {
+            status = (int)PK_E_NO_ARTIFACT; /* numbers that are kept free */
+        }
         CHECK(strcmp(pk_status_text((pk_status)status), "unknown status") != 0);
     }
     CHECK(strcmp(pk_status_text((pk_status)99), "unknown status") == 0);
@@ -237,6 +240,62 @@ static void check_run_arguments(void)
     pk_close(context);
 }
 
+static pk_status place_batch(void *user, uint32_t micro_batch)
+{
+    pk_context *context = user;
+    uint32_t entry = 0;
+    CHECK(pk_entry_find(context, "train_step", &entry) == PK_OK);
+    /* In two pieces, the second one first. */
+    const float *rows = x + micro_batch * 12u;
+    CHECK(pk_input_write(context, entry, 0, 5, 7, rows + 5) == PK_OK);
+    CHECK(pk_input_write(context, entry, 0, 0, 5, rows) == PK_OK);
+    CHECK(pk_input_write(context, entry, 1, 0, 4, target + micro_batch * 4u) == PK_OK);
+    return PK_OK;
+}
+
+static pk_status refuse_batch(void *user, uint32_t micro_batch)
+{
+    (void)user;
+    (void)micro_batch;
+    return PK_E_STOPPED;
+}
+
+static void check_placed(void)
+{
+    pk_context *one = opened(1);
+    pk_context *other = opened(1);
+    const pk_scalars scalars = {0.0f, 0, 1, 0};
+    float rows[4] = {-1, -1, -1, -1};
+    float placed[4] = {-2, -2, -2, -2};
+    void *const outputs[4] = {rows, NULL, NULL, NULL};
+    float losses[2] = {0};
+    uint64_t step = 0;
+    int64_t seed = 0;
+    uint32_t entry = 0;
+    for (int i = 0; i < 3; i++) {
+        CHECK(pk_train_step(one, 0.1f, batch, &losses[0]) == PK_OK);
+        CHECK(pk_train_step_placed(other, 0.1f, place_batch, other, &losses[1]) == PK_OK);
+        CHECK(memcmp(&losses[0], &losses[1], sizeof(float)) == 0);
+    }
+    CHECK(pk_train_step_placed(other, 0.1f, refuse_batch, NULL, &losses[1]) == PK_E_STOPPED);
+    CHECK(pk_train_step_placed(other, 0.1f, NULL, NULL, &losses[1]) == PK_E_ARGUMENT);
+    CHECK(pk_progress_get(other, &step, &seed) == PK_OK && step == 3);
+    CHECK(pk_entry_find(one, "evaluate", &entry) == PK_OK);
+    CHECK(pk_run(one, entry, &scalars, batch, outputs) == PK_OK);
+    CHECK(pk_input_write(other, entry, 0, 0, 12, x) == PK_OK);
+    CHECK(pk_input_write(other, entry, 1, 0, 4, target) == PK_OK);
+    CHECK(pk_run_placed(other, entry, &scalars) == PK_OK);
+    CHECK(pk_output_read(other, entry, 0, 1, 3, placed + 1) == PK_OK);
+    CHECK(pk_output_read(other, entry, 0, 0, 1, placed) == PK_OK);
+    CHECK(memcmp(rows, placed, sizeof rows) == 0);
+    CHECK(pk_input_write(other, entry, 0, 12, 1, x) == PK_E_SIZE);
+    CHECK(pk_input_write(other, entry, 2, 0, 1, x) == PK_E_ARGUMENT);
+    CHECK(pk_output_read(other, entry, 0, UINT64_MAX, 2, placed) == PK_E_SIZE);
+    CHECK(pk_run_placed(other, 99, &scalars) == PK_E_ARGUMENT);
+    pk_close(one);
+    pk_close(other);
+}
+
 static void check_failing_kernel(void)
 {
     pk_context *context = opened(2);
@@ -381,6 +440,7 @@ int main(void)
         check_run_arguments();
         check_hook();
     }
+    check_placed();
     check_failing_kernel();
     check_nonfinite();
     check_seeds();
