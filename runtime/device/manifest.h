@@ -40,6 +40,8 @@ typedef struct port_spec {
 } port_spec;
 
 pk_status manifest_open(manifest *m, const char *folder, pock_error *error);
+/* What is in `m->view`. */
+pk_status manifest_parse(manifest *m, const char *folder, pock_error *error);
 void manifest_close(manifest *m);
 /* Whether this machine can run the code. */
 pk_status manifest_check_machine(const manifest *m, const char *folder, pock_error *error,
