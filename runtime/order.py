@@ -1,9 +1,9 @@
 """The order of rows in an epoch, without a table of it; `device/order.c` has the same.
 
 A permutation of the rows by a Feistel network (Luby & Rackoff, How to Construct Pseudorandom
-Permutations from Pseudorandom Functions, SIAM J. Comput. 1988) over the least power of four that
-is not below their number; a position whose image is no row is taken through it again until it is
-one (Black & Rogaway, Ciphers with Arbitrary Finite Domains, CT-RSA 2002).
+Permutations from Pseudorandom Functions, SIAM J. Comput. 1988) over the least power of four
+that is not below their number; a position whose image is no row is taken through it again until
+it is one (Black & Rogaway, Ciphers with Arbitrary Finite Domains, CT-RSA 2002).
 """
 
 from __future__ import annotations

@@ -302,6 +302,17 @@ bool manifest_hash_of(const manifest *m, const char *file, char digits[SHA256_DI
            json_string(value, digits, SHA256_DIGITS + 1);
 }
 
+uint64_t manifest_steps(const manifest *m, const char *entry)
+{
+    json found = {NULL, NULL};
+    json value = {NULL, NULL};
+    uint64_t steps = 0;
+    return json_find(m->entries, entry, &found) && json_find(found, "steps", &value) &&
+                   json_u64(value, &steps)
+               ? steps
+               : 0u;
+}
+
 static bool read_range(json values, port_spec *spec)
 {
     json value = {NULL, NULL};

@@ -1,4 +1,4 @@
-"""`pock-run` and `libpock` built once; the toy artifact and data written anew for every test."""
+"""`pock-run` and `libpock`, built once; the toy artifact and data, written for every test."""
 
 from __future__ import annotations
 
@@ -24,7 +24,13 @@ class Command:
     def __call__(self, *arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
         command = [str(self.path), *map(str, arguments)]
         return subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=60, **options
+            command,
+            capture_output=True,
+            check=False,
+            timeout=60,
+            encoding="utf-8",
+            errors="replace",
+            **options,
         )
 
     def good(self, *arguments: object) -> str:

@@ -75,7 +75,7 @@ def test_a_checkpoint_is_the_one_of_python(
 def test_events_are_json_lines(pock_run: Command, toy_path: Path, data: Path) -> None:
     events = pock_run.events("train", toy_path, "--data", data, "--eval", data, "--epochs", 2)
     kinds = [e["event"] for e in events]
-    assert kinds == ["start", *(["step"] * 3 + ["epoch", "evaluation"]) * 2, "saved"]
+    assert kinds == ["start", *(["step"] * 3 + ["epoch", "evaluation"]) * 2, "done", "saved"]
     steps = [e for e in events if e["event"] == "step"]
     assert [e["done"] for e in steps] == [1, 2, 3, 4, 5, 6]
     assert all(e["total"] == 6 and e["lr"] == pytest.approx(0.1) for e in steps)
@@ -101,9 +101,10 @@ def test_without_json_it_prints_lines_for_people(
 
 def test_the_order_of_rows_is_that_of_python(device: Path) -> None:
     at = ctypes.CDLL(str(device / "libpock.so")).pock_row_at
-    at.restype, at.argtypes = ctypes.c_uint64, [ctypes.c_uint64, ctypes.c_int64] + 2 * [
-        ctypes.c_uint64
-    ]
+    at.restype, at.argtypes = (
+        ctypes.c_uint64,
+        [ctypes.c_uint64, ctypes.c_int64] + 2 * [ctypes.c_uint64],
+    )
     for rows in (1, 2, 3, 4, 5, 16, 17, 63, 64, 65, 1000, 4097):
         for seed, epoch in ((0, 0), (-5, 3), (1 << 40, 1)):
             order = rows_at(rows, seed, epoch, np.arange(rows))
@@ -131,8 +132,7 @@ def test_the_rate_of_a_step_is_that_of_python(device: Path) -> None:
     rate = ctypes.CDLL(str(device / "libpock.so")).pock_learning_rate
     rate.restype = ctypes.c_double
     rate.argtypes = [ctypes.c_void_p, ctypes.c_double, ctypes.c_uint64, ctypes.c_uint64]
-    for number, schedule in enumerate(SCHEDULES):
-        number = {"constant": 0, "linear": 1, "cosine": 2}[schedule]
+    for schedule, number in {"constant": 0, "linear": 1, "cosine": 2}.items():
         for warmup in (0, 3, 40):
             c = Options(schedule=number, warmup_steps=warmup, final_lr=0.2)
             py = TrainOptions(schedule=schedule, warmup_steps=warmup, final_lr=0.2)
@@ -230,7 +230,7 @@ def test_it_stops_when_the_evaluation_becomes_no_better(
         "--early-stop", 3, "--epochs", 500, "--lr", 2, "--no-save",
     )  # fmt: skip
     losses = [e["loss"] for e in events if e["event"] == "evaluation"]
-    assert events[-1]["event"] == "early_stop"
+    assert [e["event"] for e in events[-2:]] == ["early_stop", "done"]
     assert len(losses) < 750
     assert losses.index(min(losses)) == len(losses) - 4
     steps = [e["done"] for e in events if e["event"] == "evaluation"]
@@ -248,6 +248,7 @@ def test_early_stopping_goes_on_behind_a_checkpoint(
     events = pock_run.events(*options, "--epochs", 9, "--resume")
     assert [e["event"] for e in events if e["event"] != "step"] == [
         "start", "resumed", "evaluation", "epoch", "checkpoint", "evaluation", "early_stop",
+        "done",
     ]  # fmt: skip
 
 
