@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from pockc.backends.native import build_device
-from tests.runtime.toy import link_toy, toy_data, write_toy
+from tests.runtime.conftest import libraries, toy_path  # noqa: F401  fixtures
+from tests.runtime.toy import toy_data
 
 
 @dataclass(frozen=True)
@@ -61,21 +62,6 @@ def device(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def pock_run(device: Path) -> Command:
     return Command(device / "pock-run")
-
-
-@pytest.fixture(scope="session")
-def libraries(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("toy")
-    return {
-        "plain": link_toy(folder),
-        "micro": link_toy(folder, micro_batches=2),
-        "fail": link_toy(folder, fail=True),
-    }
-
-
-@pytest.fixture
-def toy_path(tmp_path: Path, libraries: dict[str, Path]) -> Path:
-    return write_toy(tmp_path / "toy.pock", libraries["plain"])
 
 
 @pytest.fixture
