@@ -64,14 +64,15 @@ def finetune(path: Path, data: Path, steps: int, texts: int) -> dict[str, float 
         artifact.train(train, epochs=1, on_step=report)
         trained = artifact.evaluate(test)["accuracy"]
         say(f"after: accuracy {trained:.3f}")
-        peak, planned = memory_bytes("VmHWM"), artifact.memory.total_bytes
+        peak, memory = memory_bytes("VmHWM"), artifact.memory
         artifact.save(path)
     measured = None if before is None or peak is None else peak - before
     return {
         "before": untrained,
         "after": trained,
         "step_ms": statistics.median(step_ms),
-        "planned_bytes": planned,
+        "planned_bytes": memory.total_bytes,
+        "frozen_bytes": memory.frozen_bytes,
         "measured_bytes": measured,
     }
 
