@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import prod, sqrt
 
-from tvm import tirx
-
 from pockc.backends.tvm.tile import spread
 from pockc.backends.tvm.tir import Code, Expr
 from pockc.backends.tvm.values import number

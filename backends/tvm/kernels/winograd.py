@@ -35,14 +35,22 @@ from pockc.backends.tvm.tile import (
     column_tiles,
     compute,
     row_tiles,
+    rows_cost,
     spread,
 )
 from pockc.backends.tvm.tir import Expr, Memory
 from pockc.backends.tvm.toom_cook import F2, F4, Scheme, Transform
 from pockc.backends.tvm.values import Scope, Source, Stored, number
+from pockc.ir.types import DType
 
-ROWS_AT_ONCE = 28
-"""Tiles of a block, about: so often is a number of the filters used while the L1 cache has it."""
+ROWS_AT_ONCE = 56
+"""Most tiles of a block: so often is a panel of filters used while the cache has it."""
+
+COSTS = {F2: (70, 60, 50), F4: (220, 180, 160)}
+"""What transforming a vector of images, results and filters takes, in multiply-adds; measured."""
+
+WORTH = 0.7
+"""The part of the time of a direct convolution from which on the transforms pay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +130,25 @@ class Winograd:
         """Number of panels."""
         whole, _, rest = self.panels
         return whole + (rest is not None)
+
+    @property
+    def cost(self) -> float:
+        """What the kernel takes: a unit is the multiplication and addition of a vector."""
+        b, dtype = self.b, self.x.type.dtype
+        image, result, filter = COSTS[self.scheme]
+        into, out = (
+            -(-n // b.lanes(dtype)) for n in (self.channels, self.filters.type.shape[3])
+        )
+        products = self.places * rows_cost(self.tiles, self.shape) * self.channels * out
+        transforms = self.tiles * (into * image + out * result) + self.channels * out * filter
+        return products + transforms
+
+    @property
+    def direct_cost(self) -> float:
+        """What products of all taps take, in the same unit."""
+        out = -(-self.filters.type.shape[3] // self.b.lanes(self.x.type.dtype))
+        results = self.grid[0] * self.rows.count * rows_cost(self.line.count, self.shape)
+        return results * self.scheme.r**2 * self.channels * out
 
     @property
     def work(self) -> int:
@@ -237,9 +264,10 @@ class Winograd:
         """Return how many tiles a block has: as the cache and the threads like it."""
         b = self.b
         row = self.places * self.channels * self.x.type.dtype.nbytes
-        most = max(1, min(ROWS_AT_ONCE, b.target.l2_bytes // 2 // row))
+        most = max(1, min(ROWS_AT_ONCE, 3 * b.target.l2_bytes // 4 // row))
         blocks = -(-self.tiles // most)
-        blocks = -(-blocks // b.threads) * b.threads if blocks > 1 else blocks
+        if b.kind(self.work) == "parallel":
+            blocks = -(-blocks // b.threads) * b.threads
         return -(-self.tiles // blocks)
 
     def _channel_step(self) -> int:
@@ -510,22 +538,27 @@ def _limit(at: Expr, offset: int, m: int, count: int) -> Expr:
 def choose(
     b: Builder, x: Source, filters: Stored, sink: Sink, lines: Sequence[Sequence[Line]]
 ) -> Winograd | None:
-    """Return the convolution by Winograd's transforms where that is faster, else None."""
-    import os
+    """Return the convolution by Winograd's transforms where that is faster, else None.
 
-    m = os.environ.get("WG", "4")
+    Args:
+        b: The kernel.
+        x: Images (N, C, H, W).
+        filters: Of shape (groups, R, S, C, K).
+        sink: Takes the results.
+        lines: The phases of rows and columns, of a convolution or an input gradient.
+    """
     rows, line = lines[0][0], lines[1][0]
-    if (
-        filters.type.shape[:3] != (1, 3, 3)
-        or rows.in_step != 1
-        or abs(rows.tap_step) != 1
-        or m == "0"
-        or len(lines[0]) != 1
-    ):
+    steps = {len(lines[0]), len(lines[1]), rows.in_step, line.in_step}
+    steps |= {abs(rows.tap_step), abs(line.tap_step)}
+    fits = filters.type.shape[:3] == (1, 3, 3) and steps == {1} and rows.taps == line.taps == 3
+    if not fits or x.type.dtype is not DType.F32:
         return None
-    return Winograd(
-        b, x, _in_order(filters, rows, line), sink, rows, line, F4 if m == "4" else F2
+    turned = _in_order(filters, rows, line)
+    found = min(
+        (Winograd(b, x, turned, sink, rows, line, scheme) for scheme in COSTS),
+        key=lambda w: w.cost,
     )
+    return found if found.cost < WORTH * found.direct_cost else None
 
 
 def _in_order(filters: Stored, rows: Line, line: Line) -> Stored:
