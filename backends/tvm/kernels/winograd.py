@@ -6,252 +6,181 @@ tiles times place f of the filters is a matrix product over the channels, one fo
 of filters is transformed where it is used, which reads a quarter of the memory that transformed
 filters would take, and serves trained filters as well.
 
-Whichever of the two is smaller is transformed first, as a whole: the filters, and then the
-threads divide the tiles; or the images, and then they divide the panels of filters. What they
+Whichever of the two is smaller is transformed first: all filters, and then the threads divide
+the tiles; or some tiles of the images, and then they divide the panels of filters. What they
 divide is transformed in blocks that stay in a core's cache.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from tvm import tirx
 
 from pockc.backends.tvm.builder import Builder, Sink
-from pockc.backends.tvm.kernels.depthwise import channel_vectors
-from pockc.backends.tvm.kernels.panels import pack
-from pockc.backends.tvm.lines import Line
-from pockc.backends.tvm.tile import (
-    Shape,
-    Tile,
-    Vectors,
-    add_to,
-    best_shape,
-    column_tiles,
-    compute,
-    row_tiles,
-    rows_cost,
-    spread,
+from pockc.backends.tvm.kernels.winograd_tiles import (
+    Convolution,
+    Filters,
+    Images,
+    Products,
+    Room,
 )
+from pockc.backends.tvm.lines import Line
+from pockc.backends.tvm.tile import Vectors, rows_cost
 from pockc.backends.tvm.tir import Expr, Memory
-from pockc.backends.tvm.toom_cook import F2, F4, Scheme, Transform
-from pockc.backends.tvm.values import Scope, Source, Stored, number
+from pockc.backends.tvm.toom_cook import F2, F4
+from pockc.backends.tvm.values import Source, Stored
 from pockc.ir.types import DType
 
 ROWS_AT_ONCE = 56
 """Most tiles of a block: so often is a panel of filters used while the cache has it."""
 
+TILES_AT_ONCE = 128
+"""Most tiles that are transformed before the filters: enough to make those worth the while."""
+
 COSTS = {F2: (70, 60, 50), F4: (220, 180, 160)}
-"""What transforming a vector of images, results and filters takes, in multiply-adds; measured."""
+"""Multiply-adds that transforming a vector of images, results, filters takes; measured."""
 
 WORTH = 0.7
 """The part of the time of a direct convolution from which on the transforms pay."""
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
-    """Transformed tiles, filters or results: place by place.
-
-    Attributes:
-        memory: Where they are.
-        base: Where the first place begins.
-        step: Distance from place to place.
-    """
-
-    memory: Memory
-    base: Expr
-    step: int
-
-    def at(self, place: Expr, offset: Expr, lanes: int) -> Expr:
-        """Return some neighbours at a place."""
-        return self.memory.load(self.base + (place * self.step + offset), lanes)
-
-
-@dataclass(frozen=True, slots=True)
 class Winograd:
-    """A convolution of images (N, C, H, W) with filters (3, 3, C, K).
+    """The loops around the transforms and products.
 
     Attributes:
-        b: The kernel.
-        x: The images.
-        filters: The filters, in the order in which they meet the images.
-        sink: Takes the results.
-        rows: How rows meet.
-        line: How columns meet.
-        scheme: Which transforms.
+        of: The convolution.
     """
 
-    b: Builder
-    x: Source
-    filters: Stored
-    sink: Sink
-    rows: Line
-    line: Line
-    scheme: Scheme
+    of: Convolution
 
     @property
-    def places(self) -> int:
-        """Numbers of a transformed tile."""
-        return self.scheme.n**2
-
-    @property
-    def grid(self) -> tuple[int, int, int]:
-        """Images, and tiles down and along each."""
-        m = self.scheme.m
-        return self.x.type.shape[0], -(-self.rows.count // m), -(-self.line.count // m)
-
-    @property
-    def tiles(self) -> int:
-        """Number of tiles of all images."""
-        return math.prod(self.grid)
-
-    @property
-    def channels(self) -> int:
-        """Channels of the images."""
-        return self.filters.type.shape[2]
-
-    @property
-    def shape(self) -> Shape:
-        """The register tile."""
-        return best_shape(self.b.target, self.x.type.dtype, self.filters.type.shape[3])
-
-    @property
-    def panels(self) -> tuple[int, Vectors, Vectors | None]:
-        """The columns of the filters, see `column_tiles`."""
-        return column_tiles(self.filters.type.shape[3], self.shape, padded=True)
-
-    @property
-    def panel_count(self) -> int:
-        """Number of panels."""
-        whole, _, rest = self.panels
-        return whole + (rest is not None)
+    def b(self) -> Builder:
+        """The kernel."""
+        return self.of.b
 
     @property
     def cost(self) -> float:
         """What the kernel takes: a unit is the multiplication and addition of a vector."""
-        b, dtype = self.b, self.x.type.dtype
-        image, result, filter = COSTS[self.scheme]
-        into, out = (
-            -(-n // b.lanes(dtype)) for n in (self.channels, self.filters.type.shape[3])
-        )
-        products = self.places * rows_cost(self.tiles, self.shape) * self.channels * out
-        transforms = self.tiles * (into * image + out * result) + self.channels * out * filter
+        w, b, dtype = self.of, self.b, self.of.x.type.dtype
+        image, result, filter = COSTS[w.scheme]
+        into, out = (-(-n // b.lanes(dtype)) for n in (w.channels, w.filters.type.shape[3]))
+        products = w.places * rows_cost(w.tiles, w.shape) * w.channels * out
+        transforms = w.tiles * (into * image + out * result) + w.channels * out * filter
         return products + transforms
 
     @property
     def direct_cost(self) -> float:
         """What products of all taps take, in the same unit."""
-        out = -(-self.filters.type.shape[3] // self.b.lanes(self.x.type.dtype))
-        results = self.grid[0] * self.rows.count * rows_cost(self.line.count, self.shape)
-        return results * self.scheme.r**2 * self.channels * out
-
-    @property
-    def work(self) -> int:
-        """Products of all matrices."""
-        return self.places * self.tiles * self.channels * self.filters.type.shape[3]
-
-    def step(self, size: int) -> int:
-        """Return the distance between places of some size: not all in the same cache sets."""
-        line = self.b.lanes(self.x.type.dtype)
-        return (-(-size // line) | 1) * line
+        w = self.of
+        out = -(-w.filters.type.shape[3] // w.b.lanes(w.x.type.dtype))
+        results = w.grid[0] * w.rows.count * rows_cost(w.line.count, w.shape)
+        return results * w.scheme.r**2 * w.channels * out
 
     def emit(self) -> None:
         """Write the kernel."""
-        if self.filters.type.shape[3] <= self.tiles:
+        w = self.of
+        if w.filters.type.shape[3] <= min(w.tiles, TILES_AT_ONCE):
             self._filters_first()
         else:
             self._images_first()
 
     def _filters_first(self) -> None:
         """Transform all filters, then let the threads divide blocks of tiles."""
-        b, dtype = self.b, self.x.type.dtype
-        width, count, tiles = self.panels[1].width, self.panel_count, self._block_tiles()
+        w, b, dtype = self.of, self.b, self.of.x.type.dtype
+        width, count, tiles = w.panels[1].width, w.panel_count, self._block_tiles()
         filters = self._all_filters()
-        blocks = -(-self.tiles // tiles)
-        parts = b.part_count(blocks, self.work)
-        image_step, result_step = self.step(tiles * self.channels), self.step(tiles * width)
-        images = b.workspace(parts * self.places * image_step, dtype)
-        results = b.workspace(parts * self.places * result_step, dtype)
-        with b.parts(blocks, self.work) as (part, first, rounds), b.code.loop(rounds) as t:
+        blocks = -(-w.tiles // tiles)
+        parts = b.part_count(blocks, w.work)
+        image_step, result_step = w.step(tiles * w.channels), w.step(tiles * width)
+        images = b.workspace(parts * w.places * image_step, dtype)
+        results = b.workspace(parts * w.places * result_step, dtype)
+        with b.parts(blocks, w.work) as (part, first, rounds), b.code.loop(rounds) as t:
             begin = b.code.bind((first + t) * tiles)
-            some: Expr = tiles
-            if self.tiles % tiles:
-                some = b.code.bind(tirx.min(tiles, self.tiles - begin))
-            left = Room(images, b.code.bind(part * (self.places * image_step)), image_step)
-            middle = Room(results, b.code.bind(part * (self.places * result_step)), result_step)
+            some = self._some(begin, tiles)
+            left = Room(images, b.code.bind(part * (w.places * image_step)), image_step)
+            middle = Room(results, b.code.bind(part * (w.places * result_step)), result_step)
             with b.code.loop(some) as i:
-                Images(self, left).tile(b.code.bind(begin + i), i)
+                Images(w, left).tile(b.code.bind(begin + i), i)
             with b.code.loop(count) as panel:
-                right = Room(
-                    filters.memory,
-                    b.code.bind(panel * (self.places * filters.step)),
-                    filters.step,
-                )
+                base = b.code.bind(panel * (w.places * filters.step))
+                right = Room(filters.memory, base, filters.step)
                 for start, vectors in self._choices(panel):
-                    products = Products(self, vectors, tiles)
-                    products.emit(left, right, middle, (b.code.const(0), self.channels))
+                    products = Products(w, vectors, tiles)
+                    products.emit(left, right, middle, (b.code.const(0), w.channels))
                     with b.code.loop(some) as i:
                         products.results(b.code.bind(begin + i), i, start, middle)
 
     def _all_filters(self) -> Room:
         """Transform all filters, panel by panel."""
-        b, width, step = self.b, self.panels[1].width, self._channel_step()
-        size = self.step(self.channels * width)
-        memory = b.workspace(self.panel_count * self.places * size, self.x.type.dtype)
-        tasks = self.panel_count, self.channels // step
+        w = self.of
+        b, width, step = w.b, w.panels[1].width, self.channel_step()
+        size = w.step(w.channels * width)
+        memory = b.workspace(w.panel_count * w.places * size, w.x.type.dtype)
+        tasks = w.panel_count, w.channels // step
         total, work = math.prod(tasks), memory.size
-        taps = self.scheme.r**2 * step * width
+        taps = w.scheme.r**2 * step * width
         with b.borrowed():
-            packed = b.workspace(b.part_count(total, work) * taps, self.x.type.dtype)
+            packed = b.workspace(b.part_count(total, work) * taps, w.x.type.dtype)
             with b.parts(total, work) as (part, first, rounds), b.code.loop(rounds) as t:
                 panel, block = b.unravel(b.code.bind(first + t), tasks)
                 for start, vectors in self._choices(panel):
-                    base = panel * (self.places * size) + block * (step * vectors.width)
+                    base = panel * (w.places * size) + block * (step * vectors.width)
                     room = Room(memory, b.code.bind(base), size)
-                    panels = Filters(self, vectors, step, packed, b.code.bind(part * taps))
+                    panels = Filters(w, vectors, step, packed, b.code.bind(part * taps))
                     panels.emit(start, block, room)
         return Room(memory, b.code.const(0), size)
 
     def _images_first(self) -> None:
-        """Transform all images, then let the threads divide the panels of filters."""
-        b, dtype = self.b, self.x.type.dtype
-        width, step = self.panels[1].width, self._channel_step()
-        image_step = self.step(self.tiles * self.channels)
-        images = b.workspace(self.places * image_step, dtype)
-        left = Room(images, b.code.const(0), image_step)
-        with b.nest((self.tiles,), b.kind(images.size)) as (tile,):
-            Images(self, left).tile(tile, tile)
-        parts = b.part_count(self.panel_count, self.work)
-        steps = self.step(step * width), self.step(self.tiles * width)
-        taps = self.scheme.r**2 * step * width
-        filters, results = (b.workspace(parts * self.places * s, dtype) for s in steps)
-        packed = b.workspace(parts * taps, dtype)
-        with b.parts(self.panel_count, self.work) as (part, first, rounds):
-            right, middle = (
-                Room(memory, b.code.bind(part * (self.places * s)), s)
-                for memory, s in zip((filters, results), steps, strict=True)
-            )
-            with b.code.loop(rounds) as t:
-                for start, vectors in self._choices(b.code.bind(first + t)):
-                    products = Products(self, vectors, self.tiles)
-                    panels = Filters(self, vectors, step, packed, b.code.bind(part * taps))
-                    if step < self.channels:
-                        products.clear(middle)
-                    with b.code.loop(self.channels // step) as block:
-                        panels.emit(start, block, right)
-                        some = (b.code.bind(block * step), step)
-                        products.emit(left, right, middle, some)
-                    with b.code.loop(self.tiles) as tile:
-                        products.results(tile, tile, start, middle)
+        """Transform images, then let the threads divide the panels of filters; and again."""
+        w, b = self.of, self.b
+        chunks = -(-w.tiles // TILES_AT_ONCE)
+        tiles = -(-w.tiles // chunks)
+        step = w.step(tiles * w.channels)
+        images = b.workspace(w.places * step, w.x.type.dtype)
+        panels = _PanelRooms.of(self, tiles)
+        with b.code.loop(chunks) as chunk:
+            begin = b.code.bind(chunk * tiles)
+            some = self._some(begin, tiles)
+            left = Room(images, b.code.const(0), step)
+            with b.code.loop(some, b.kind(images.size)) as i:
+                Images(w, left).tile(b.code.bind(begin + i), i)
+            with b.parts(w.panel_count, w.work) as (part, first, rounds):
+                right, middle, packed = panels.at(part)
+                with b.code.loop(rounds) as t:
+                    for start, vectors in self._choices(b.code.bind(first + t)):
+                        products = Products(w, vectors, tiles)
+                        filters = Filters(w, vectors, panels.channels, *packed)
+                        self._by_channels(products, filters, start, (left, right, middle))
+                        with b.code.loop(some) as i:
+                            products.results(b.code.bind(begin + i), i, start, middle)
+
+    def _by_channels(
+        self, products: Products, filters: Filters, start: Expr, rooms: tuple[Room, Room, Room]
+    ) -> None:
+        """Transform a panel and multiply, some channels at a time."""
+        w = self.of
+        code, count = w.b.code, filters.step
+        left, right, middle = rooms
+        if count < w.channels:
+            products.clear(middle)
+        with code.loop(w.channels // count) as block:
+            filters.emit(start, block, right)
+            products.emit(left, right, middle, (code.bind(block * count), count))
+
+    def _some(self, begin: Expr, tiles: int) -> Expr:
+        """Return how many of `tiles` tiles from `begin` on there are."""
+        w = self.of
+        if w.tiles % tiles == 0:
+            return tiles
+        return w.b.code.bind(tirx.min(tiles, w.tiles - begin))
 
     def _choices(self, panel: Expr) -> Iterator[tuple[Expr, Vectors]]:
         """Yield the kinds of panel, as (first column, columns), each in its condition."""
-        whole, full, rest = self.panels
+        whole, full, rest = self.of.panels
         start = self.b.code.bind(panel * full.width)
         if whole:
             with self.b.code.when(None if rest is None else panel < whole):
@@ -262,277 +191,57 @@ class Winograd:
 
     def _block_tiles(self) -> int:
         """Return how many tiles a block has: as the cache and the threads like it."""
-        b = self.b
-        row = self.places * self.channels * self.x.type.dtype.nbytes
+        w, b = self.of, self.b
+        row = w.places * w.channels * w.x.type.dtype.nbytes
         most = max(1, min(ROWS_AT_ONCE, 3 * b.target.l2_bytes // 4 // row))
-        blocks = -(-self.tiles // most)
-        if b.kind(self.work) == "parallel":
+        blocks = -(-w.tiles // most)
+        if b.kind(w.work) == "parallel":
             blocks = -(-blocks // b.threads) * b.threads
-        return -(-self.tiles // blocks)
+        return -(-w.tiles // blocks)
 
-    def _channel_step(self) -> int:
+    def channel_step(self) -> int:
         """Return how many channels of a panel are transformed at a time: as the cache holds."""
-        row = self.places * self.panels[1].width * self.x.type.dtype.nbytes
-        most = min(self.channels, max(1, self.b.target.l2_bytes // 2 // row))
-        step = next(n for n in range(most, 0, -1) if self.channels % n == 0)
-        return step if 4 * step > most else self.channels
+        w = self.of
+        row = w.places * w.panels[1].width * w.x.type.dtype.nbytes
+        most = min(w.channels, max(1, w.b.target.l2_bytes // 2 // row))
+        step = next(n for n in range(most, 0, -1) if w.channels % n == 0)
+        return step if 4 * step > most else w.channels
 
 
 @dataclass(frozen=True, slots=True)
-class Filters:
-    """Transforms panels of filters to (place, channel, column).
+class _PanelRooms:
+    """What a part of the work needs for one panel: filters, results, filters beside each other.
 
     Attributes:
-        of: The convolution.
-        vectors: The panel's columns.
-        step: How many channels at a time.
-        packed: Room for the filters of a panel beside each other.
-        base: Where it begins.
+        channels: How many channels of the panel at a time.
+        memories: The three workspaces.
+        steps: Distances from place to place of the first two.
+        sizes: What a part has of each.
     """
 
-    of: Winograd
-    vectors: Vectors
-    step: int
-    packed: Memory
-    base: Expr
+    channels: int
+    memories: tuple[Memory, ...]
+    steps: tuple[int, int]
+    sizes: tuple[int, ...]
 
-    def emit(self, start: Expr, block: Expr, to: Room) -> None:
-        """Transform block number `block` of the channels, for the panel from column `start`."""
-        of, width = self.of, self.vectors.width
-        load = self._source(start, block)
-        with of.b.code.loop(self.step) as c:
-            for j, lanes in zip(self.vectors.starts, self.vectors.lanes, strict=True):
-                t = Transform(of.b.code, of.x.type.dtype, lanes)
-                found = t.both_ways(
-                    t.evaluated, of.scheme.filter, partial(load, c, j, lanes), of.scheme.r
-                )
-                for place, value in enumerate(itertools.chain(*found)):
-                    where = to.base + (place * to.step + c * width + j)
-                    of.b.code.emit(to.memory.store(where, value, lanes))
+    @classmethod
+    def of(cls, winograd: Winograd, tiles: int) -> _PanelRooms:
+        """Take workspaces for all parts."""
+        w, channels = winograd.of, winograd.channel_step()
+        width = w.panels[1].width
+        steps = w.step(channels * width), w.step(tiles * width)
+        sizes = (*(w.places * s for s in steps), w.scheme.r**2 * channels * width)
+        parts = w.b.part_count(w.panel_count, w.work)
+        memories = tuple(w.b.workspace(parts * size, w.x.type.dtype) for size in sizes)
+        return cls(channels, memories, steps, sizes)
 
-    def _source(self, start: Expr, block: Expr) -> Callable[[Expr, int, int, int, int], Expr]:
-        """Return how to read at (channel, the panel's column, lanes, r, s)."""
-        x, b, width = self.of.filters, self.of.b, self.vectors.width
-        down, along, into, out = x.strides
-        taps, count = x.type.shape[:2], x.type.shape[2] // self.step
-        blocks = Stored(
-            x.type.with_shape((*taps, count, self.step, x.type.shape[3])),
-            x.memory, (down, along, into * self.step, into, out), x.base,
-        )  # fmt: skip
-        if out == 1 and self.vectors.valid == width:
-            return lambda c, j, lanes, r, s: x.memory.load(
-                blocks.offset((r, s, block, c, start + j)), lanes
-            )
-        size = self.step * width
-        with b.nest(taps) as (r, s):
-            to = b.code.bind(self.base + (r * taps[1] + s) * size)
-            pack(b, blocks, (r, s, block), start, self.vectors, self.packed, to)
-        return lambda c, j, lanes, r, s: self.packed.load(
-            self.base + ((r * taps[1] + s) * size + c * width + j), lanes
+    def at(self, part: Expr) -> tuple[Room, Room, tuple[Memory, Expr]]:
+        """Return what belongs to a part."""
+        bases = [part * size for size in self.sizes]
+        right, middle = (
+            Room(*room) for room in zip(self.memories, bases, self.steps, strict=False)
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Images:
-    """Transforms tiles of images to (place, tile, channel).
-
-    Attributes:
-        of: The convolution.
-        to: Where to.
-    """
-
-    of: Winograd
-    to: Room
-
-    def tile(self, tile: Expr, i: Expr) -> None:
-        """Transform a tile and put it as number `i`."""
-        of, code, n = self.of, self.of.b.code, self.of.scheme.n
-        x, m = of.x, of.scheme.m
-        image, down, along = of.b.unravel(tile, of.grid)
-        top, first = (
-            code.bind(q * m + line.low) for q, line in ((down, of.rows), (along, of.line))
-        )
-        inside = None
-        if isinstance(x, Stored) and (x.strides[1] == 1 or x.type.shape[1] == 1):
-            inside = tirx.And(
-                tirx.And(top >= 0, top + n <= of.rows.size),
-                tirx.And(first >= 0, first + n <= of.line.size),
-            )
-            with code.when(inside):
-                self._whole(x, (image, top, first), i)
-        with code.when(None if inside is None else tirx.Not(inside)):
-            self._border((image, top, first), i)
-
-    def _whole(self, x: Stored, at: tuple[Expr, Expr, Expr], i: Expr) -> None:
-        """Transform a tile that lies inside the image."""
-        image, top, first = at
-        for c, lanes in self._vectors():
-            origin = self.of.b.code.bind(x.offset((image, c, top, first)))
-            steps = x.strides[2:]
-            self._transform(
-                i, c, lanes,
-                lambda r, s, o=origin, n=lanes: x.memory.load(o + (r * steps[0] + s * steps[1]), n),
-            )  # fmt: skip
-
-    def _border(self, at: tuple[Expr, Expr, Expr], i: Expr) -> None:
-        """Transform a tile by way of a copy, with zeros around the image."""
-        of, b, code, n = self.of, self.of.b, self.of.b.code, self.of.scheme.n
-        image, top, first = at
-        dtype = of.x.type.dtype
-        for c, lanes in self._vectors():
-            copy = code.local(n * n * lanes, dtype)
-            with b.code.loop(n) as r, b.code.loop(n) as s:
-                row, column = code.bind(top + r), code.bind(first + s)
-                inside = tirx.And(
-                    tirx.And(row >= 0, row < of.rows.size),
-                    tirx.And(column >= 0, column < of.line.size),
-                )
-                to = code.bind((r * n + s) * lanes)
-
-                def fetch(scope: Scope, j: Expr) -> None:
-                    value = of.x.at(scope, (image, c + j, row, column))  # noqa: B023
-                    code.emit(copy.store(to + j, value))  # noqa: B023
-
-                with code.when(inside):
-                    b.vector(lanes, lanes, fetch, b.scope())
-                with code.when(tirx.Not(inside)):
-                    code.emit(copy.store(to, spread(number(0, dtype), lanes), lanes))
-            self._transform(
-                i, c, lanes,
-                lambda r, s, copy=copy, n=n, k=lanes: copy.load(code.const((r * n + s) * k), k),
-            )  # fmt: skip
-
-    def _vectors(self) -> Iterator[tuple[Expr, int]]:
-        return channel_vectors(self.of.b, self.of.x)
-
-    def _transform(
-        self, i: Expr, c: Expr, lanes: int, load: Callable[[int, int], Expr]
-    ) -> None:
-        of, to = self.of, self.to
-        t = Transform(of.b.code, of.x.type.dtype, lanes)
-        found = t.both_ways(t.evaluated, of.scheme.data, load, of.scheme.n)
-        origin = of.b.code.bind(to.base + (i * of.channels + c))
-        for place, value in enumerate(itertools.chain(*found)):
-            of.b.code.emit(to.memory.store(origin + place * to.step, value, lanes))
-
-
-@dataclass(frozen=True, slots=True)
-class Products:
-    """The matrix products of a panel, and their way back to results.
-
-    Attributes:
-        of: The convolution.
-        vectors: The panel's columns.
-        tiles: Number of tiles, the rows.
-    """
-
-    of: Winograd
-    vectors: Vectors
-    tiles: int
-
-    def clear(self, middle: Room) -> None:
-        """Write zeros where sums will be added up."""
-        b, dtype = self.of.b, middle.memory.dtype
-
-        def zero(_: Scope, i: Expr) -> None:
-            b.code.emit(middle.memory.store(middle.base + i, number(0, dtype)))
-
-        b.vector(self.of.places * middle.step, b.lanes(dtype), zero, b.scope())
-
-    def emit(self, left: Room, right: Room, middle: Room, channels: tuple[Expr, int]) -> None:
-        """Multiply at each place; sums of a part of the channels are added to what is there."""
-        code = self.of.b.code
-        height = row_tiles(self.tiles, self.of.shape)
-        whole, rest = divmod(self.tiles, height)
-        with code.loop(self.of.places) as place:
-            with code.loop(whole) as t:
-                self._tile(left, right, middle, channels, (place, t * height, height))
-            if rest:
-                last = (place, code.const(whole * height), rest)
-                self._tile(left, right, middle, channels, last)
-
-    def _tile(
-        self,
-        left: Room,
-        right: Room,
-        middle: Room,
-        channels: tuple[Expr, int],
-        at: tuple[Expr, Expr, int],
-    ) -> None:
-        of, code = self.of, self.of.b.code
-        (begin, count), (place, first, rows), width = channels, at, self.vectors.width
-        images = code.bind(left.base + (place * left.step + first * of.channels + begin))
-        filters = code.bind(right.base + place * right.step)
-        results = code.bind(middle.base + (place * middle.step + first * width))
-
-        @contextmanager
-        def reduce() -> Iterator[tuple[Expr, ...]]:
-            with code.loop(count) as c:
-                yield (c,)
-
-        def store(i: int, j: int, lanes: int, value: Expr) -> None:
-            where = results + (i * width + j)
-            if count < of.channels:
-                add_to(code, middle.memory, where, lanes, value)
-            else:
-                code.emit(middle.memory.store(where, value, lanes))
-
-        tile = Tile(
-            rows,
-            self.vectors,
-            of.x.type.dtype,
-            reduce,
-            lambda i, ks: left.memory.load(images + (i * of.channels + ks[0])),
-            lambda j, lanes, ks: right.memory.load(filters + (ks[0] * width + j), lanes),
-            store=store,
-        )
-        compute(of.b, tile)
-
-    def results(self, tile: Expr, i: Expr, start: Expr, middle: Room) -> None:
-        """Transform results back and give them to the sink; what hangs over is dropped."""
-        of, b = self.of, self.of.b
-        image, down, along = b.unravel(tile, of.grid)
-        row = b.code.bind(middle.base + i * self.vectors.width)
-        m, n = of.scheme.m, of.scheme.n
-        for j, lanes in zip(self.vectors.starts, self.vectors.lanes, strict=True):
-            t = Transform(b.code, of.x.type.dtype, lanes)
-            found = t.both_ways(
-                t.interpolated,
-                of.scheme.result,
-                lambda r, s, j=j, k=lanes: middle.memory.load(
-                    row + ((r * n + s) * middle.step + j), k
-                ),
-                n,
-            )
-            held = b.code.local(m * m * lanes, of.x.type.dtype)
-            for k, value in enumerate(itertools.chain(*found)):
-                b.code.emit(held.store(b.code.const(k * lanes), value, lanes))
-            valid = min(lanes, self.vectors.valid - j)
-            self._put((image, down, along), b.code.bind(start + j), held, (lanes, valid))
-
-    def _put(
-        self, at: tuple[Expr, Expr, Expr], k: Expr, held: Memory, lanes: tuple[int, int]
-    ) -> None:
-        of, b, m = self.of, self.of.b, self.of.scheme.m
-        image, down, along = at
-        for r in range(m):
-            row = b.code.bind(down * m + r)
-            with b.code.when(_limit(row, r, m, of.rows.count)):
-                for s in range(m):
-                    column = b.code.bind(along * m + s)
-
-                    def put(scope: Scope, j: Expr) -> None:
-                        value = held.load((r * m + s) * lanes[0] + j)  # noqa: B023
-                        index = (image, k + j, row, column)  # noqa: B023
-                        of.sink.put(scope, index, value)
-
-                    with b.code.when(_limit(column, s, m, of.line.count)):
-                        b.lane(lanes[1], b.code.const(0), put, b.scope())
-
-
-def _limit(at: Expr, offset: int, m: int, count: int) -> Expr:
-    """Return the condition for a result to exist, None if the last tile has it too."""
-    return None if (-(-count // m) - 1) * m + offset < count else at < count
+        return right, middle, (self.memories[2], bases[2])
 
 
 def choose(
@@ -555,7 +264,7 @@ def choose(
         return None
     turned = _in_order(filters, rows, line)
     found = min(
-        (Winograd(b, x, turned, sink, rows, line, scheme) for scheme in COSTS),
+        (Winograd(Convolution(b, x, turned, sink, rows, line, s)) for s in COSTS),
         key=lambda w: w.cost,
     )
     return found if found.cost < WORTH * found.direct_cost else None
