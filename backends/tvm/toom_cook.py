@@ -69,7 +69,7 @@ class Scheme:
 
 F2 = Scheme(2, 3, (0.0, 1.0, -1.0))
 F4 = Scheme(4, 3, (0.0, sqrt(0.5), -sqrt(0.5), sqrt(2.0), -sqrt(2.0)))
-"""With these points errors are a quarter of those with the usual 0, 1, -1, 2, -2."""
+"""With these points the largest error is a third of that with the usual 0, 1, -1, 2, -2."""
 
 
 def _coefficients(roots: Sequence[float], size: int) -> tuple[float, ...]:
