@@ -87,19 +87,26 @@ def product_shape(
 
 
 def row_tiles(rows: int, shape: Shape) -> int:
-    """Return the height of tile that covers `rows` at the least cost, at most `shape.rows`.
+    """Return the height of tile that covers `rows` at the least cost, at most `shape.rows`."""
+    heights = range(1, min(shape.rows, rows) + 1)
+    return min(heights, key=lambda h: (_cost_in_tiles(rows, h, shape), -h))
+
+
+def rows_cost(rows: int, shape: Shape) -> float:
+    """Return what `rows` take with the best tiles, in full rows."""
+    return _cost_in_tiles(rows, row_tiles(rows, shape), shape)
+
+
+def _cost_in_tiles(rows: int, height: int, shape: Shape) -> float:
+    """Return what `rows` take in tiles of a height.
 
     Ten sums hide the latency of an addition: a tile with fewer costs as much as one with ten.
     Writing a tile back costs about as much as half a row.
     """
     least = -(-10 // shape.vectors)
-
-    def cost(height: int) -> tuple[float, int]:
-        whole, rest = divmod(rows, height)
-        total = whole * (max(height, least) + 0.5)
-        return total + (max(rest, least) + 0.5 if rest else 0), -height
-
-    return min(range(1, min(shape.rows, rows) + 1), key=cost)
+    whole, rest = divmod(rows, height)
+    total = whole * (max(height, least) + 0.5)
+    return total + (max(rest, least) + 0.5 if rest else 0)
 
 
 def column_tiles(
