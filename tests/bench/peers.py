@@ -15,7 +15,8 @@ SCRATCH = ROOT / ".bench"
 
 PACKAGES: dict[str, tuple[str, ...]] = {
     "tensorflow": ("tensorflow-cpu",),
-    "onnxruntime": ("onnxruntime-training==1.19.2", "onnx"),
+    # The last release of it; a later onnx writes files that it does not read.
+    "onnxruntime": ("onnxruntime-training==1.19.2", "onnx==1.17.0"),
 }
 """Environments beside the one that runs the benchmark, and what pip installs into them."""
 

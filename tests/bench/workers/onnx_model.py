@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -128,8 +130,16 @@ class Model:
         return self.node("Gather", x, self.constant(0, np.int64), axis=1)
 
 
+def leave_out_torch() -> None:
+    """Let `onnxruntime.training` be imported without its parts for PyTorch, which need PyTorch."""
+    for part in ("amp", "optim"):
+        name = f"onnxruntime.training.{part}"
+        sys.modules[name] = types.ModuleType(name)
+
+
 def export(meter: Meter) -> None:
     """Write the training graphs of the case into its folder."""
+    leave_out_torch()
     from onnx import TensorProto, checker, helper, numpy_helper
     from onnxruntime.training import artifacts
 
