@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pockc.errors import PockcError
 from tests.bench import layers
 from tests.bench.arithmetic import multiply_adds
 from tests.bench.cases import Case
@@ -59,10 +60,11 @@ def measure_case(case: Case, peers: Sequence[Peer], settings: Settings) -> CaseR
             settings.report(f"start {peer.title}")
             try:
                 running[peer.name] = _start(case, peer, folder, settings, measured[peer.name])
-            except Unavailable as why:
+            except (Unavailable, PockcError) as why:
                 measured[peer.name].failed = str(why)
         peak = measure_peak(settings.threads)
         _take_turns(running, measured, settings)
+        peak = peak.or_better(measure_peak(settings.threads))
         for name, process in running.items():
             measured[name].runtime_bytes = process.runtime_bytes()
     finally:

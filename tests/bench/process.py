@@ -52,7 +52,7 @@ class Process:
             self._process = subprocess.Popen(
                 worker_command(peer.module, job.python, {**given, **peer.options, **options}),
                 cwd=job.folder,
-                env=environment(job.threads) | peer.variables,
+                env={**environment(job.threads), **peer.variables},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -1,4 +1,4 @@
-"""ONNX Runtime's side that is done beforehand: the net as ONNX, and the training graphs of it."""
+"""What ONNX Runtime needs beforehand: the net as ONNX, and the training graphs of it."""
 
 from __future__ import annotations
 
@@ -74,7 +74,9 @@ class Model:
             for p in ("weight", "bias")
         )
         scale = self.node("Div", scale, deviation)
-        shift = self.node("Sub", shift, self.node("Mul", self.constant(mean.reshape(-1, 1, 1)), scale))
+        shift = self.node(
+            "Sub", shift, self.node("Mul", self.constant(mean.reshape(-1, 1, 1)), scale)
+        )
         return self.node("Add", self.node("Mul", y, scale), shift)
 
     def linear(self, name: str, x: str) -> str:
@@ -131,7 +133,7 @@ class Model:
 
 
 def leave_out_torch() -> None:
-    """Let `onnxruntime.training` be imported without its parts for PyTorch, which need PyTorch."""
+    """Let `onnxruntime.training` be imported without the parts of it that need PyTorch."""
     for part in ("amp", "optim"):
         name = f"onnxruntime.training.{part}"
         sys.modules[name] = types.ModuleType(name)
