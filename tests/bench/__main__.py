@@ -207,10 +207,9 @@ def profile_(  # noqa: PLR0917  one parameter per option
     for made in profiling.tables(lines, peak, shown):
         _show(made)
     state, arena = memory.state_bytes / report.MIB, memory.arena_bytes / report.MIB
-    say(
-        f"{threads} threads; peak {peak.gflops:.1f} GFLOP/s FMA, "
-        f"triad {peak.triad_gbs:.1f} GB/s; planned {state:.1f} MiB state + {arena:.1f} MiB arena"
-    )
+    rates = f"{peak.gflops:.1f} GFLOP/s FMA, triad {peak.triad_gbs:.1f} GB/s"
+    planned = f"{state:.1f} MiB state + {arena:.1f} MiB arena"
+    say(f"{threads} threads; peak {rates}; planned {planned}")
     if json_file is not None:
         profiling.write_json(lines, json_file)
         say(f"wrote {json_file}")
