@@ -9,7 +9,7 @@ kept in a workspace. So every body is correct, and the four classes of the READM
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pockc import ops
@@ -111,6 +111,10 @@ class Store:
         found = merged_space([self.target], self.target.type.shape, groups)
         return None if found is None else Store(found[0])
 
+    def touched(self) -> Sequence[Stored]:
+        """Return the memory."""
+        return (self.target,)
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Epilogue:
@@ -156,6 +160,13 @@ class Epilogue:
         inside = Pointwise(self.values.body, dict(zip(leaves, found[1:], strict=True)))
         return _Merged(inside, self.anchor, self.output, found[0])
 
+    def touched(self) -> Sequence[Stored]:
+        """Return the result and the operands of its shape."""
+        leaves = elementwise_leaves(self.values, self.output, self.anchor.name)
+        if self.path or leaves is None:
+            return ()
+        return _whole(self.result, leaves.values())
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Merged:
@@ -180,6 +191,16 @@ class _Merged:
     def merged(self, groups: Sequence[Sequence[int]]) -> Sink | None:  # noqa: ARG002
         """Return nothing: it is merged already."""
         return None
+
+    def touched(self) -> Sequence[Stored]:
+        """Return the result and the operands of its shape."""
+        return _whole(self.result, self.values.leaves.values())
+
+
+def _whole(result: Stored, operands: Iterable[Stored]) -> Sequence[Stored]:
+    """Return a result and the operands of its shape, each memory once."""
+    same = (o for o in operands if o.type.shape == result.type.shape)
+    return tuple({id(t.memory): t for t in (result, *same)}.values())
 
 
 def _path(body: Graph, anchor: Node, output: str) -> tuple[Node, ...] | None:

@@ -45,6 +45,10 @@ class Sink(Protocol):
         """Return the sink with groups of dimensions as one each, None if that cannot be."""
         ...
 
+    def touched(self) -> Sequence[Stored]:
+        """Return the tensors that `put` reads and writes at the very index it is given."""
+        ...
+
 
 @dataclass(slots=True)
 class Builder:

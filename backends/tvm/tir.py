@@ -69,6 +69,16 @@ class Memory:
         return tirx.BufferStore(self.buffer, value, [ramp(offset, lanes)])
 
 
+    def prefetch(self, offset: Expr, *, soon: bool = True) -> Any:  # noqa: ANN401
+        """Return the statement that asks for the line of an element; any address will do.
+
+        It comes to the first level of cache if it is needed `soon`, else to the second.
+        """
+        where = tirx.address_of(tirx.BufferLoad(self.buffer, [offset]))
+        how = (tirx.const(v, "int32") for v in (0, 3 if soon else 2, 1))
+        return tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", where, *how))
+
+
 def ramp(offset: Expr, lanes: int) -> Expr:
     """Return the index of `lanes` neighbours."""
     return offset if lanes == 1 else tirx.Ramp(offset, 1, lanes)

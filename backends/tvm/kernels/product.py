@@ -12,6 +12,9 @@ from pockc.backends.tvm.tir import Expr
 from pockc.backends.tvm.values import Scope, Stored
 from pockc.ir.types import TensorType
 
+LINE_BYTES = 64
+"""A line of every cache in use."""
+
 
 @dataclass(frozen=True, slots=True)
 class Product:
@@ -24,6 +27,7 @@ class Product:
         right: Of shape (*batch, k, n).
         sink: Takes elements at (*batch, m, n), or (*batch, n, m) if `turned`.
         turned: Whether the result is the transpose of what the sink takes.
+        first_row: Where the left operand's row 0 is in the sink, if it is a block of rows.
     """
 
     b: Builder
@@ -32,6 +36,7 @@ class Product:
     right: Stored
     sink: Sink
     turned: bool = False
+    first_row: Expr = 0
 
     @property
     def sizes(self) -> tuple[int, int, int]:
@@ -68,8 +73,21 @@ class Product:
 
     def put(self, scope: Scope, batch: Sequence[Expr], i: Expr, j: Expr, value: Expr) -> None:
         """Give an element to the sink."""
+        i = self.first_row + i
         place = (j, i) if self.turned else (i, j)
         self.sink.put(scope, (*batch, *place), value)
+
+    def prefetch(self, batch: Sequence[Expr], i: Expr, j: Expr, width: int) -> None:
+        """Ask for the lines of the sink's memory behind `width` elements from (i, j) on."""
+        code = self.b.code
+        i = self.first_row + i
+        index = (*batch, *((j, i) if self.turned else (i, j)))
+        for tensor in self.sink.touched():
+            if tensor.strides[-2 if self.turned else -1] != 1:
+                continue
+            where = code.bind(tensor.offset(index))
+            for at in range(0, width, LINE_BYTES // tensor.type.dtype.nbytes):
+                code.emit(tensor.memory.prefetch(where + at))
 
 
 def _turned(x: Stored) -> Stored:
