@@ -17,7 +17,7 @@ from pockc.backends.tvm.builder import Builder, Sink, lower
 from pockc.backends.tvm.kernels import rows
 from pockc.backends.tvm.kernels.move import reshaped_index
 from pockc.backends.tvm.pointwise import Pointwise, elementwise_leaves, merged_space, pointwise
-from pockc.backends.tvm.tir import Expr
+from pockc.backends.tvm.tir import FAR_BYTES, Expr
 from pockc.backends.tvm.values import Index, Scope, Source, Stored, Values
 from pockc.ir.graph import Graph, Node
 from pockc.ir.types import TensorType
@@ -91,6 +91,24 @@ def _place(scope: Scope, target: Stored, index: Index) -> Expr:
     return scope.code.const(where) if isinstance(where, int) else where
 
 
+def _expect(scope: Scope, target: Stored, index: Index) -> None:
+    """Ask for a line of a tensor that is not in the cache anyway."""
+    if target.type.nbytes >= FAR_BYTES:
+        place = _place(scope, target, index)
+        scope.code.emit(target.memory.prefetch(place, write=True))
+
+
+def _expect_all(scope: Scope, result: Stored, operands: Iterable[Stored], index: Index) -> None:
+    """Ask for the lines of a result and of the operands of its shape, each memory once."""
+    _expect(scope, result, index)
+    others = {id(o.memory): o for o in operands if o.type.shape == result.type.shape}
+    others.pop(id(result.memory), None)
+    for operand in others.values():
+        if operand.type.nbytes >= FAR_BYTES:
+            place = _place(scope, operand, index)
+            scope.code.emit(operand.memory.prefetch(place))
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Store:
     """Puts elements straight into memory."""
@@ -106,14 +124,14 @@ class Store:
         """Store an element."""
         scope.code.emit(self.target.memory.store(_place(scope, self.target, index), value))
 
+    def expect(self, scope: Scope, index: Index) -> None:
+        """Ask for the line of an element."""
+        _expect(scope, self.target, index)
+
     def merged(self, groups: Sequence[Sequence[int]]) -> Sink | None:
         """Return the same memory with fewer dimensions."""
         found = merged_space([self.target], self.target.type.shape, groups)
         return None if found is None else Store(found[0])
-
-    def touched(self) -> Sequence[Stored]:
-        """Return the memory."""
-        return (self.target,)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -149,6 +167,12 @@ class Epilogue:
         found = self.values.at(inside, self.output, index)
         scope.code.emit(self.result.memory.store(_place(scope, self.result, index), found))
 
+    def expect(self, scope: Scope, index: Index) -> None:
+        """Ask for the lines of an element; after a permutation it is not worth the search."""
+        leaves = elementwise_leaves(self.values, self.output, self.anchor.name)
+        if not self.path and leaves is not None:
+            _expect_all(scope, self.result, leaves.values(), index)
+
     def merged(self, groups: Sequence[Sequence[int]]) -> Sink | None:
         """Return the epilogue over fewer dimensions, if all it reads can be read so."""
         leaves = elementwise_leaves(self.values, self.output, self.anchor.name)
@@ -159,13 +183,6 @@ class Epilogue:
             return None
         inside = Pointwise(self.values.body, dict(zip(leaves, found[1:], strict=True)))
         return _Merged(inside, self.anchor, self.output, found[0])
-
-    def touched(self) -> Sequence[Stored]:
-        """Return the result and the operands of its shape."""
-        leaves = elementwise_leaves(self.values, self.output, self.anchor.name)
-        if self.path or leaves is None:
-            return ()
-        return _whole(self.result, leaves.values())
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -188,19 +205,13 @@ class _Merged:
         found = self.values.at(inside, self.output, index)
         scope.code.emit(self.result.memory.store(_place(scope, self.result, index), found))
 
+    def expect(self, scope: Scope, index: Index) -> None:
+        """Ask for the lines of an element and of the operands beside it."""
+        _expect_all(scope, self.result, self.values.leaves.values(), index)
+
     def merged(self, groups: Sequence[Sequence[int]]) -> Sink | None:  # noqa: ARG002
         """Return nothing: it is merged already."""
         return None
-
-    def touched(self) -> Sequence[Stored]:
-        """Return the result and the operands of its shape."""
-        return _whole(self.result, self.values.leaves.values())
-
-
-def _whole(result: Stored, operands: Iterable[Stored]) -> Sequence[Stored]:
-    """Return a result and the operands of its shape, each memory once."""
-    same = (o for o in operands if o.type.shape == result.type.shape)
-    return tuple({id(t.memory): t for t in (result, *same)}.values())
 
 
 def _path(body: Graph, anchor: Node, output: str) -> tuple[Node, ...] | None:

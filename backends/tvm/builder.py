@@ -41,12 +41,12 @@ class Sink(Protocol):
         """Take the element at an index."""
         ...
 
-    def merged(self, groups: Sequence[Sequence[int]]) -> Sink | None:
-        """Return the sink with groups of dimensions as one each, None if that cannot be."""
+    def expect(self, scope: Scope, index: Index) -> None:
+        """Ask the cache for the place of the element at an index: it will be put soon."""
         ...
 
-    def touched(self) -> Sequence[Stored]:
-        """Return the tensors that `put` reads and writes at the very index it is given."""
+    def merged(self, groups: Sequence[Sequence[int]]) -> Sink | None:
+        """Return the sink with groups of dimensions as one each, None if that cannot be."""
         ...
 
 

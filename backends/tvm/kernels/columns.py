@@ -90,4 +90,3 @@ class Columns:
             b, p.left.memory, (source, along), turned.memory, (target, turned.strides[0]),
             (k, rows),
         )  # fmt: skip
-

@@ -19,15 +19,12 @@ from pockc.backends.tvm.tile import (
     compute,
     row_tiles,
 )
-from pockc.backends.tvm.tir import Expr, Memory
+from pockc.backends.tvm.tir import FAR_BYTES, Expr, Memory
 from pockc.backends.tvm.transpose import transposed_copy
 from pockc.backends.tvm.values import Scope, Stored, number
 
 PACK_BYTES = 1024
 """Rows of the right operand as long as this are packed: their lines share few cache sets."""
-
-FETCHED_AHEAD = 64
-"""Shorter sums take less time than memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,17 +188,15 @@ class Panels:
         code, right = self.product.b.code, self.product.right
         line = LINE_BYTES // right.type.dtype.nbytes
         k, width = self.product.sizes[2], self.shape.vectors * self.shape.lanes
-        along_k = right.strides[-1] != 1
-        per_row = -(-(k if along_k else width) // line)
-        lines = per_row * (width if along_k else k)
-        share = -(-lines // steps)
+        by_columns = right.strides[-1] != 1
+        per_row = -(-(k if by_columns else width) // line)
+        share = -(-per_row * (width if by_columns else k) // steps)
         with code.loop(share) as at:
-            number_ = code.bind(step * share + at)
-            row = code.bind(tirx.floordiv(number_, per_row))
-            place = code.bind(tirx.floormod(number_, per_row) * line)
-            index = (place, start + row) if along_k else (row, start + place)
-            where = code.bind(right.offset((*batch, *index)))
-            code.emit(right.memory.prefetch(where, soon=False))
+            count = code.bind(step * share + at)
+            row = code.bind(tirx.floordiv(count, per_row))
+            place = code.bind(tirx.floormod(count, per_row) * line)
+            index = (place, start + row) if by_columns else (row, start + place)
+            code.emit(right.memory.prefetch(code.bind(right.offset((*batch, *index)))))
 
     def _tile(
         self,
@@ -217,13 +212,16 @@ class Panels:
         base = code.bind(left.offset((*batch, first, 0)))
         down, along = left.strides[-2:]
 
-        for i in range(rows if p.sizes[2] >= FETCHED_AHEAD else 0):
-            # By the end of the sums what the tile is stored to has arrived.
-            p.prefetch(batch, first + i, start, vectors.valid)
+        ahead = self._next_rows(batch, first, rows)
+        for i in range(rows):
+            for j in vectors.starts:
+                p.expect(p.b.scope(), batch, first + i, start + j)
 
         @contextmanager
         def reduce() -> Iterator[tuple[Expr, ...]]:
             with code.loop(p.sizes[2]) as k:
+                if ahead is not None:
+                    code.emit(left.memory.prefetch(ahead + k * rows))
                 yield (k,)
 
         compute(
@@ -238,6 +236,19 @@ class Panels:
                 lambda scope, i, j, value: p.put(scope, batch, first + i, start + j, value),
             ),
         )
+
+    def _next_rows(self, batch: Sequence[Expr], first: Expr, rows: int) -> Expr | None:
+        """Return where the rows of the next tile begin, if they are worth asking for.
+
+        They lie one after the other, and a step of the reduction takes as many numbers as there
+        are rows; read row by row, each would be a stream of its own, too short for hardware to
+        see. None if the operand is in the cache anyway, or lies otherwise.
+        """
+        left = self.product.left
+        down, along = left.strides[-2:]
+        if along != 1 or down != left.type.shape[-1] or left.type.nbytes < FAR_BYTES:
+            return None
+        return self.product.b.code.bind(left.offset((*batch, first + rows, 0)))
 
 
 def _packed(buffer: Memory, base: Expr, width: int) -> Callable[[int, int, Expr], Expr]:

@@ -46,7 +46,7 @@ class Product:
     def transposed(self) -> Product:
         """Return the product of the transposes, in reverse."""
         return replace(
-            self, left=_turned(self.right), right=_turned(self.left), turned=not self.turned
+            self, left=turned(self.right), right=turned(self.left), turned=not self.turned
         )
 
     def merged(self) -> Product:
@@ -77,20 +77,14 @@ class Product:
         place = (j, i) if self.turned else (i, j)
         self.sink.put(scope, (*batch, *place), value)
 
-    def prefetch(self, batch: Sequence[Expr], i: Expr, j: Expr, width: int) -> None:
-        """Ask for the lines of the sink's memory behind `width` elements from (i, j) on."""
-        code = self.b.code
-        i = self.first_row + i
-        index = (*batch, *((j, i) if self.turned else (i, j)))
-        for tensor in self.sink.touched():
-            if tensor.strides[-2 if self.turned else -1] != 1:
-                continue
-            where = code.bind(tensor.offset(index))
-            for at in range(0, width, LINE_BYTES // tensor.type.dtype.nbytes):
-                code.emit(tensor.memory.prefetch(where + at))
+    def expect(self, scope: Scope, batch: Sequence[Expr], i: Expr, j: Expr) -> None:
+        """Tell the sink that the elements of row `i` from column `j` on will come."""
+        if not self.turned:
+            self.sink.expect(scope, (*batch, self.first_row + i, j))
 
 
-def _turned(x: Stored) -> Stored:
+def turned(x: Stored) -> Stored:
+    """Return matrices as their transposes."""
     *batch, rows, columns = x.type.shape
     *steps, down, along = x.strides
     shape = TensorType((*batch, columns, rows), x.type.dtype)
