@@ -43,7 +43,7 @@ class Options:
     """What depends neither on the model nor on how it is trained.
 
     Attributes:
-        target: Name of the machine that the artifact is for.
+        target: The machine that the artifact is for: a name, or a target string of TVM.
         backend: Who makes the kernels.
         threads: For how many threads the work is divided; None for the target's cores.
         dump_passes: Folder for the graph after each pass.
@@ -86,7 +86,7 @@ def compile(  # noqa: PLR0913, PLR0917 the public entry; all but two arguments h
         optimizer: A name, or a mapping with a name and options. Default: adamw.
         sparse_update: What is trained: a YAML file or a mapping with the same keys. Default:
             everything. The arguments above win over what it says.
-        target: Name of the machine that the artifact is for.
+        target: The machine that the artifact is for: a name, or a target string of TVM.
         backend: Who makes the kernels.
         target_example: Targets for one batch, for a loss of your own.
         class_names: What the labels mean.
@@ -167,7 +167,12 @@ def build_captured(
             values=captured.values,
             buffers=_buffers(captured),
             graph_text="\n".join(print_graph(g, sources=True) for g in graphs.values()),
-            machine=artifact.machine_for(options.target, target.triple, target.mcpu),
+            machine=artifact.machine_for(
+                options.target,
+                target.triple,
+                target.mcpu,
+                targets.required_features(target),
+            ),
             batch_rows=captured.rows,
             producer=f"pockc {__version__}",
             micro_batches=captured.micro_batches,

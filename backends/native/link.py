@@ -42,22 +42,33 @@ _LINK = (
 _EXPORTS = "{ global: pk_*; local: *; };\n"
 
 
+# The oldest libc that zig has for every target, and older than that of any board in use: a
+# Jetson Nano has 2.27.
+_GLIBC = "2.17"
+
+
 @dataclass(frozen=True, slots=True)
 class NativeTarget:
     """What the linker must know of the machine.
 
     Attributes:
-        triple: Zig's name of the platform, as `aarch64-linux-gnu.2.28`.
+        triple: Zig's name of the platform, as `aarch64-linux-gnu.2.17`.
     """
 
     triple: str
 
     @classmethod
-    def of_llvm(cls, triple: str) -> NativeTarget:
-        """Return the target of an LLVM triple; a GNU one gets an old libc that boards have."""
-        arch, _, rest = triple.partition("-")
-        system = "linux-musl" if rest.endswith("musl") else "linux-gnu.2.28"
-        return cls(f"{arch}-{system}")
+    def of_llvm(cls, triple: str, *, static: bool = False) -> NativeTarget:
+        """Return the target of an LLVM triple.
+
+        Args:
+            triple: As `aarch64-linux-gnu`.
+            static: For a program that contains its libc, which is musl's.
+        """
+        arch, _, system = triple.partition("-")
+        abi = "eabihf" if system.endswith("eabihf") else ""
+        libc = f"musl{abi}" if static or "musl" in system else f"gnu{abi}.{_GLIBC}"
+        return cls(f"{'arm' if arch.startswith('armv7') else arch}-linux-{libc}")
 
 
 HOST = NativeTarget.of_llvm(f"{os.uname().machine}-linux-gnu")
