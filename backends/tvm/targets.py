@@ -70,8 +70,7 @@ class Target:
         )  # fmt: skip
 
 
-# Processors that run instructions in their order, and one of which LLVM has no model.
-_IN_ORDER = frozenset({"carmel"}) | frozenset(f"cortex-a{n}" for n in (7, 32, 34, 35, 53, 55, 320, 510, 520))
+_IN_ORDER = frozenset(f"cortex-a{n}" for n in (7, 32, 34, 35, 53, 55, 320, 510, 520))
 X86, ARM, ARM32 = "x86_64-linux-gnu", "aarch64-linux-gnu", "armv7l-linux-gnueabihf"
 _KIB = 1024
 _NEON = ("+neon",)
@@ -94,8 +93,9 @@ _NAMED = {
                "Raspberry Pi 5, 500"),
         Target("jetson-nano", ARM, "cortex-a57", _NEON, 4, 32, 32 * _KIB, 512 * _KIB, 4,
                "Jetson Nano, TX1"),
-        Target("jetson-xavier", ARM, "carmel", _NEON, 4, 32, 64 * _KIB, 1024 * _KIB, 6,
-               "Jetson Xavier NX, AGX Xavier"),
+        # LLVM has no model of its processor, Carmel, and spills when told its name.
+        Target("jetson-xavier", ARM, "generic", (*_NEON, "+v8.2a", "+fullfp16"), 4, 32,
+               64 * _KIB, 1024 * _KIB, 6, "Jetson Xavier NX, AGX Xavier"),
         Target("jetson-orin", ARM, "cortex-a78ae", _NEON, 4, 32, 64 * _KIB, 256 * _KIB, 6,
                "Jetson Orin Nano, Orin NX, AGX Orin"),
         # As LLVM knows a Cortex-A7, whose fused multiply-add is slow. Most boards with a 32-bit

@@ -82,7 +82,7 @@ def test_the_tiles_are_those_of_the_table() -> None:
         "rpi4": (6, 4),
         "rpi5": (6, 4),
         "jetson-nano": (6, 4),
-        "jetson-xavier": (5, 4),
+        "jetson-xavier": (6, 4),
         "jetson-orin": (6, 4),
         "armv7": (5, 2),
     }
