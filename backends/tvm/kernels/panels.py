@@ -48,10 +48,18 @@ class Panels:
         tasks = math.prod(p.batch) * panels
         threads = p.b.threads if p.b.kind(tasks * m * k * full.width) == "parallel" else 1
         even = tasks % threads == 0 or tasks >= 4 * threads
-        if pack and even:
+        if pack and even and not self._right_stays(panels * full.width):
             self._panel_by_panel(panels, whole, full, rest)
         else:
             self._tile_by_tile(panels, whole, full, rest, pack=pack)
+
+    def _right_stays(self, columns: int) -> bool:
+        """Whether all of a right operand stays in the cache while rows of the left pass by.
+
+        Then each row of the left operand is read once, and whole rows of results are written.
+        """
+        p = self.product
+        return columns * p.sizes[2] * p.right.type.dtype.nbytes <= p.b.target.l2_bytes // 2
 
     def _must_pack(self) -> bool:
         return self.product.right.strides[-1] != 1
@@ -99,7 +107,10 @@ class Panels:
                         self._pack(batch, panel * full.width, vectors, buffer, base)
         height = row_tiles(m, self.shape)
         tiles = -(-m // height)
-        with b.nest((*p.batch, panels, tiles), b.kind(work)) as (*batch, panel, tile):
+        by_rows = self._right_stays(panels * full.width)
+        inner = (tiles, panels) if by_rows else (panels, tiles)
+        with b.nest((*p.batch, *inner), b.kind(work)) as (*batch, first, second):
+            tile, panel = (first, second) if by_rows else (second, first)
             for choice, vectors in self._choices(panel, whole, full, rest):
                 with b.code.when(choice):
                     start = panel * full.width
