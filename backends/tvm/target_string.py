@@ -89,7 +89,9 @@ def _json(text: str) -> dict[str, str]:
 
 def _unreadable(text: str, why: str) -> UserError:
     fix = "write it as 'llvm -mtriple=aarch64-linux-gnu -mcpu=cortex-a73'"
-    return UserError(Problem("target-string", f"cannot read the target '{text}': {why}", fix=fix))
+    return UserError(
+        Problem("target-string", f"cannot read the target '{text}': {why}", fix=fix)
+    )
 
 
 def _checked(kind: str, given: dict[str, str]) -> dict[str, str]:
@@ -137,7 +139,9 @@ def _check_processor(triple: str, mcpu: str) -> None:
     import tvm
     from tvm.target import codegen
 
-    found = codegen.llvm_get_cpu_archlist(tvm.target.Target({"kind": "llvm", "mtriple": triple}))
+    found = codegen.llvm_get_cpu_archlist(
+        tvm.target.Target({"kind": "llvm", "mtriple": triple})
+    )
     known = [str(name) for name in found]
     if mcpu in known or mcpu == "generic":
         return

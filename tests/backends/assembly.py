@@ -58,7 +58,9 @@ def innermost_loops(text: str, arch: str) -> list[Loop]:
         if branch and labels.get(branch[1], end + 1) <= end:
             spans.add((labels[branch[1]], end))
     inner = [
-        (a, b) for a, b in spans if not any(a <= c and d <= b and (a, b) != (c, d) for c, d in spans)
+        (a, b)
+        for a, b in spans
+        if not any(a <= c and d <= b and (a, b) != (c, d) for c, d in spans)
     ]
     return [Loop(tuple(instructions[a : b + 1])) for a, b in sorted(inner)]
 
