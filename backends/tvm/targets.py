@@ -122,7 +122,7 @@ def get(name: str) -> Target:
         return _host()
     if name in _NAMED:
         return _NAMED[name]
-    if name == "llvm" or " -" in name or name.lstrip().startswith("{"):
+    if name.split()[:1] == ["llvm"] or " -" in name or name.lstrip().startswith("{"):
         from pockc.backends.tvm.target_string import parse
 
         return parse(name)

@@ -338,12 +338,17 @@ def targets() -> None:
     """List the machines that can be compiled for."""
     from pockc.backends.tvm.targets import NAMES, get
     from pockc.cli.console import table
+    from pockc.cli.text import size
 
-    made = table("Targets", "name", "triple", "processor", "cores", right=(3,))
-    made.add_row("host", "this machine")
+    made = table("Targets", "name", "processor", "vectors", "L1", "L2", "cores", "machines")
+    made.add_row("host", "", "", "", "", "", "this machine")
     for name in NAMES:
         if name == "host":  # asking what it is would load TVM
             continue
         known = get(name)
-        made.add_row(name, known.triple, known.mcpu, str(known.cores))
+        caches = size(known.l1_bytes), size(known.l2_bytes)
+        cores = str(known.cores)
+        made.add_row(name, known.mcpu, known.vectors, *caches, cores, known.boards)
     show(made)
+    say()
+    say("others   --target 'llvm -mtriple=aarch64-linux-gnu -mcpu=cortex-a73'")

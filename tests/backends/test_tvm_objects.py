@@ -193,11 +193,3 @@ def test_a_missing_tvm_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         "[no-tvm] the backend 'tvm' needs a package that is missing: tvm\n"
         "    fix  pip install 'pockc[compile]'"
     )
-
-
-def test_every_target_is_described() -> None:
-    for name in targets.NAMES:
-        target = targets.get(name)
-        assert target.vector_floats in (4, 8, 16)
-        assert target.vector_registers in (16, 32)
-        assert TensorType((1,), DType.F32).nbytes < target.l1_bytes < target.l2_bytes
