@@ -5,6 +5,7 @@ The machine needs a shell and the usual small programs, as a bare board has them
 
 from __future__ import annotations
 
+from pockc.remote.fetching import bring_back
 from pockc.remote.place import Place, parse_place
 from pockc.remote.sending import Deployed, deploy, send_files
 from pockc.remote.ssh import Connection, SshOptions, connect
@@ -14,6 +15,7 @@ __all__ = [
     "Deployed",
     "Place",
     "SshOptions",
+    "bring_back",
     "connect",
     "deploy",
     "parse_place",

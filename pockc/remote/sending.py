@@ -212,6 +212,15 @@ def _put_in_place(
         quoted, incoming = shlex.quote(name), shlex.quote(name + _INCOMING)
         lines.append(f"chmod {mode} {incoming} && mv -f {incoming} {quoted} || exit 1")
     if record is not None and changed:
-        text = "".join(f"{digest}  {name}\n" for name, digest in sorted(record.items()))
-        lines.append(f"printf %s {shlex.quote(text)} > {_SENT} || exit 1")
+        lines.append(_recording(record))
     connection.run("\n".join(lines))
+
+
+def record_hashes(connection: Connection, path: str, hashes: Mapping[str, str]) -> None:
+    """Note that an artifact there is the one here: training it further loses nothing."""
+    connection.run(f"cd {shlex.quote(path)} || exit 1\n{_recording(hashes)}")
+
+
+def _recording(hashes: Mapping[str, str]) -> str:
+    text = "".join(f"{digest}  {name}\n" for name, digest in sorted(hashes.items()))
+    return f"printf %s {shlex.quote(text)} > {_SENT} || exit 1"

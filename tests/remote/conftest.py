@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from pockc.remote import Connection, Place, SshOptions, connect
+from tests.programs import need_program
 
-SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 # What a board has at least; no Python, no compiler.
 PROGRAMS = ("sh", "cat", "chmod", "mkdir", "mv", "rm", "sync", "uname", "sha256sum", "sleep")
 
@@ -103,8 +103,8 @@ def _await(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    if SSHD is None or shutil.which("ssh") is None:
-        pytest.skip("there is no OpenSSH server: apt-get install openssh-server")
+    need_program("ssh")
+    sshd = need_program("sshd")
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)  # where sshd of root separates privileges
     folder = tmp_path_factory.mktemp("ssh")
@@ -116,7 +116,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     port = _free_port()
     config = _configure(folder, port, _session(folder, home, programs))
     log = folder / "log"
-    process = subprocess.Popen([SSHD, "-D", "-f", str(config), "-E", str(log)])
+    process = subprocess.Popen([sshd, "-D", "-f", str(config), "-E", str(log)])
     try:
         _await(port, process, log)
         options = (f"-i {folder / 'user'}", "IdentitiesOnly=yes", "BatchMode=yes",

@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 
 from pockc.errors import UserError
-from pockc.remote import Connection, Deployed, SshOptions, connect, deploy, send_files
+from pockc.remote import (
+    Connection,
+    Deployed,
+    SshOptions,
+    bring_back,
+    connect,
+    deploy,
+    send_files,
+)
 from pockc.runtime import load
 from pockc.runtime.manifest import MANIFEST_FILE, STATE_FILE, STEP_FILE, manifest_text
 from pockc.runtime.opening import check_files, read_manifest
@@ -201,3 +209,40 @@ def test_a_missing_ssh_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert str(caught.value) == (
         "[no-ssh] there is no program 'ssh'\n    fix  install OpenSSH's client"
     )
+
+
+def test_what_was_trained_there_comes_home(
+    artifact: Path, tmp_path: Path, connection: Connection, machine: Machine
+) -> None:
+    _deploy(artifact, connection, machine)
+    there = machine.home / "toy.pock"
+    _train(there)
+    tuned = tmp_path / "tuned.pock"
+    assert bring_back(connection, "toy.pock", artifact, tuned) == (MANIFEST_FILE, STATE_FILE)
+    check_files(tuned, read_manifest(tuned))
+    with load(there) as a, load(tuned) as b:
+        assert (a.step, b.step) == (1, 1)
+        assert (a.state_dict()["fc.weight"] == b.state_dict()["fc.weight"]).all()
+    # Home again it is what is there: nothing is sent, and what follows here is no loss there.
+    assert bring_back(connection, "toy.pock", artifact, artifact) == (MANIFEST_FILE, STATE_FILE)
+    assert _deploy(artifact, connection, machine).sent == ()
+    _train(artifact)
+    assert _deploy(artifact, connection, machine).sent == (STATE_FILE, MANIFEST_FILE)
+
+
+def test_what_comes_home_damaged_changes_nothing(
+    artifact: Path, connection: Connection, machine: Machine
+) -> None:
+    _deploy(artifact, connection, machine)
+    there = machine.home / "toy.pock"
+    _train(there)
+    before = {p.name: p.read_bytes() for p in artifact.iterdir()}
+    with (there / STATE_FILE).open("r+b") as file:
+        file.seek(-1, 2)
+        last = file.read(1)
+        file.seek(-1, 2)
+        file.write(bytes([last[0] ^ 1]))
+    with pytest.raises(UserError, match=r"\[damaged-file\].*state.safetensors.*SHA-256"):
+        bring_back(connection, "toy.pock", artifact, artifact)
+    assert {p.name: p.read_bytes() for p in artifact.iterdir()} == before
+    assert [p.name for p in artifact.parent.iterdir()] == ["toy.pock"]
