@@ -15,7 +15,7 @@ LABEL = re.compile(r"^([.\w$]+):")
 BRANCH = re.compile(r"^(?:j\w+|b(?:\.?[a-z]{2})?|cbn?z|tbn?z)\s+(?:.*,\s*)?(\.L\w+)$")
 COMMENT = {"aarch64": "//", "armv7l": "@", "x86_64": "#"}
 FUSED = re.compile(r"^(?:fmla|vfma|vfmadd\w+)\b")
-APART = re.compile(r"^(?:fmul|fadd|vmul\.f32|vadd\.f32|vmulps|vaddps)\b")
+APART = re.compile(r"^(?:fmul|vmul\.f32|vmulps)\b")  # an addition of its own follows
 STACK = re.compile(r"\bsp\b|%rsp")
 STORE = re.compile(r"^(?:st[rpu1]\w*|vst\w*|vmov\w*\s+%[xyz]mm\d+,\s*[-\w]*\()")
 
@@ -28,6 +28,13 @@ class Loop:
 
     def count(self, what: re.Pattern[str]) -> int:
         return sum(what.search(i) is not None for i in self.instructions)
+
+    def vector_registers(self) -> int:
+        """Return how many vector registers they use; two of 64 bits are one of 128."""
+        text = str(self)
+        names = set(re.findall(r"%[xyz]mm(\d+)|\b[vq](\d+)\b", text))
+        halves = {("", str(int(d) // 2)) for d in re.findall(r"\bd(\d+)\b", text)}
+        return len(names | halves)
 
     def __str__(self) -> str:
         return "\n".join(self.instructions)
@@ -65,7 +72,7 @@ def innermost_loops(text: str, arch: str) -> list[Loop]:
     return [Loop(tuple(instructions[a : b + 1])) for a, b in sorted(inner)]
 
 
-def hottest_loop(case: Case, target: str) -> Loop:
-    """Return the innermost loop with the most multiply-adds: that of the whole tiles."""
+def product_loops(case: Case, target: str) -> list[Loop]:
+    """Return the innermost loops of tiles: those that multiply and add many vectors."""
     loops = innermost_loops(assembly(case, target), targets.get(target).arch)
-    return max(loops, key=lambda loop: loop.count(FUSED))
+    return [loop for loop in loops if loop.count(FUSED) + loop.count(APART) >= 8]

@@ -7,7 +7,15 @@ import pytest
 from pockc.backends.tvm import targets, tile
 from pockc.ir.attrs import Attrs, AttrValue
 from pockc.ir.types import DType, TensorType
-from tests.backends.assembly import APART, FUSED, STACK, STORE, hottest_loop, innermost_loops
+from tests.backends.assembly import (
+    APART,
+    FUSED,
+    STACK,
+    STORE,
+    Loop,
+    innermost_loops,
+    product_loops,
+)
 from tests.backends.native import Case, case
 
 pytestmark = pytest.mark.needs_tvm
@@ -53,23 +61,27 @@ CASES = {
 def test_the_inner_loop_multiplies_and_adds_in_one_and_keeps_its_sums(
     name: str, target: str
 ) -> None:
-    loop = hottest_loop(CASES[name], target)
-    described = targets.get(target)
-    assert loop.count(FUSED) >= (8 if described.vector_registers == 16 else 20), str(loop)
-    assert loop.count(APART) == 0, str(loop)
-    assert loop.count(STACK) == 0, str(loop)
-    assert loop.count(STORE) == 0, str(loop)
-    # A multiply-add needs half an operand from memory at most: the others are in registers.
-    others = len(loop.instructions) - loop.count(FUSED)
-    assert others <= loop.count(FUSED) * (1.3 if described.vector_registers == 16 else 0.8)
+    registers = targets.get(target).vector_registers
+    loops = product_loops(CASES[name], target)
+    for loop in loops:
+        assert loop.count(APART) == 0, str(loop)
+        assert loop.count(STACK) == 0, str(loop)
+        assert loop.count(STORE) == 0, str(loop)
+    # The tile takes what registers there are, and leaves those that the operands pass through.
+    assert max(loop.vector_registers() for loop in loops) >= registers * 0.8
+    # Most operands are in registers: half an instruction more for each multiply-add, and one
+    # where there are 16 registers.
+    widest = max(loops, key=Loop.vector_registers)
+    others = len(widest.instructions) - widest.count(FUSED)
+    assert others <= widest.count(FUSED) * (1.3 if registers == 16 else 0.8), str(widest)
 
 
 def test_a_tile_that_is_too_large_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "pockc.backends.tvm.kernels.matmul.best_shape", lambda *_: tile.Shape(8, 4, 4)
     )
-    loop = hottest_loop(CASES["product"], "rpi4")
-    assert loop.count(STACK) > 0
+    loops = product_loops(CASES["product"], "rpi4")
+    assert any(loop.count(STACK) for loop in loops)
 
 
 def test_the_tiles_are_those_of_the_table() -> None:
