@@ -73,6 +73,10 @@ def innermost_loops(text: str, arch: str) -> list[Loop]:
 
 
 def product_loops(case: Case, target: str) -> list[Loop]:
-    """Return the innermost loops of tiles: those that multiply and add many vectors."""
+    """Return the loops of tiles: those that multiply and add many vectors, and do little else.
+
+    A loop around one that the compiler has placed elsewhere looks innermost, but does much else.
+    """
     loops = innermost_loops(assembly(case, target), targets.get(target).arch)
-    return [loop for loop in loops if loop.count(FUSED) + loop.count(APART) >= 8]
+    products = ((x, x.count(FUSED) + x.count(APART)) for x in loops)
+    return [x for x, count in products if count >= max(8, len(x.instructions) // 4)]
