@@ -17,6 +17,7 @@ COMMENT = {"aarch64": "//", "armv7l": "@", "x86_64": "#"}
 FUSED = re.compile(r"^(?:fmla|vfma|vfmadd\w+)\b")
 APART = re.compile(r"^(?:fmul|vmul\.f32|vmulps)\b")  # an addition of its own follows
 STACK = re.compile(r"\bsp\b|%rsp")
+SPILL = re.compile(r"\b[qd]\d+.*\bsp\b|%rsp.*%[xyz]mm")
 STORE = re.compile(r"^(?:st[rpu1]\w*|vst\w*|vmov\w*\s+%[xyz]mm\d+,\s*[-\w]*\()")
 
 
