@@ -76,7 +76,7 @@ def innermost_loops(text: str, arch: str) -> list[Loop]:
 def product_loops(case: Case, target: str) -> list[Loop]:
     """Return the loops of tiles: those that multiply and add many vectors, and do little else.
 
-    A loop around one that the compiler has placed elsewhere looks innermost, but does much else.
+    A loop around one that the compiler has placed elsewhere looks innermost, but does more.
     """
     loops = innermost_loops(assembly(case, target), targets.get(target).arch)
     products = ((x, x.count(FUSED) + x.count(APART)) for x in loops)

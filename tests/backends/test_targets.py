@@ -36,7 +36,8 @@ def test_a_name_and_its_string_are_one_machine(name: str) -> None:
 def test_the_three_ways_to_write_a_target_are_one() -> None:
     ways = (
         "llvm -mtriple=aarch64-linux-gnu -mcpu=cortex-a72 -mattr=+neon,+crc -num-cores=2",
-        "llvm -mtriple aarch64-unknown-linux-gnu -mcpu cortex-a72 -mattr +neon,+crc -num-cores 2",
+        "llvm -mtriple aarch64-unknown-linux-gnu -mcpu cortex-a72 -mattr +neon,+crc "
+        "-num-cores 2",
         '{"kind": "llvm", "mtriple": "arm64-linux-gnu", "mcpu": "cortex-a72", '
         '"mattr": ["+neon", "+crc"], "num-cores": 2}',
     )
@@ -71,8 +72,9 @@ def test_this_machine_needs_no_more_than_it_shows(monkeypatch: pytest.MonkeyPatc
         ("rpi9", "[unknown-target] there is no target 'rpi9'; is it 'rpi5'?"),
         (
             "llvm cortex-a72",
-            "[target-string] cannot read the target 'llvm cortex-a72': 'cortex-a72' is no option "
-            "with a value\n    fix  write it as 'llvm -mtriple=aarch64-linux-gnu -mcpu=cortex-a73'",
+            "[target-string] cannot read the target 'llvm cortex-a72': 'cortex-a72' is no "
+            "option with a value\n"
+            "    fix  write it as 'llvm -mtriple=aarch64-linux-gnu -mcpu=cortex-a73'",
         ),
         (
             '{"kind": "llvm"',

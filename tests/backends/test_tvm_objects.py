@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 from pockc.backends.base import Kernel
-from pockc.backends.tvm import BACKEND, targets
+from pockc.backends.tvm import BACKEND
 from pockc.errors import UserError
-from pockc.ir import DType, TensorType
 from pockc.ir.attrs import Attrs
 from pockc.ir.types import f32
 from tests.backends.native import Case, Library, case
