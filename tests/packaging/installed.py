@@ -52,6 +52,7 @@ def main() -> None:
 def train_a_step(path: Path) -> None:
     """Train, save and go on from the checkpoint, and fail where that does not add up."""
     import numpy as np
+
     import pockc
 
     others = importlib.util.find_spec("torch") or importlib.util.find_spec("typer")
