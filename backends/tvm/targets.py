@@ -71,7 +71,9 @@ class Target:
 
 
 _IN_ORDER = frozenset(f"cortex-a{n}" for n in (7, 32, 34, 35, 53, 55, 320, 510, 520))
-X86, ARM, ARM32 = "x86_64-linux-gnu", "aarch64-linux-gnu", "armv7l-linux-gnueabihf"
+X86, ARM = "x86_64-linux-gnu", "aarch64-linux-gnu"
+# Of four parts: LLVM takes the second of three for the maker, and misses what the ABI is.
+ARM32 = "armv7l-unknown-linux-gnueabihf"
 _KIB = 1024
 _NEON = ("+neon",)
 _NAMED = {
