@@ -98,18 +98,30 @@ def link(
     with tempfile.TemporaryDirectory(prefix="pockc-link-") as name:
         folder = Path(name)
         (folder / "exports.map").write_text(_EXPORTS, encoding="utf-8")
-        (folder / "plan.c").write_text(table_source(plan, micro_batches), encoding="utf-8")
-        include = ("-I", str(_runtime_folder() / "include"))
-        compiled = ("-c", "-O1", *_COMPILE, *include, "plan.c", "-o", "plan.o")
-        run_zig(("cc", "-target", target.triple, *compiled), folder)
-        files = [f"k{i}.o" for i, _ in enumerate(sorted(objects))]
-        for file, key in zip(files, sorted(objects), strict=True):
-            (folder / file).write_bytes(objects[key])
-        # A response file: thousands of kernels are too many for a command line.
-        (folder / "files").write_text("\n".join(["plan.o", *files]), encoding="utf-8")
-        inputs = (*(str(o) for o in runtime), "@files", "-lm", "-lpthread")
+        program = write_program(folder, plan, objects, target, micro_batches)
+        inputs = (*(str(o) for o in runtime), program, "-lm", "-lpthread")
         run_zig(("cc", "-target", target.triple, *_LINK, *inputs, "-o", "step.so"), folder)
         out.write_bytes((folder / "step.so").read_bytes())
+
+
+def write_program(
+    folder: Path,
+    plan: Plan,
+    objects: Mapping[str, bytes],
+    target: NativeTarget,
+    micro_batches: int,
+) -> str:
+    """Write a plan's tables and kernels to a folder as objects; return a linker's input."""
+    (folder / "plan.c").write_text(table_source(plan, micro_batches), encoding="utf-8")
+    include = ("-I", str(_runtime_folder() / "include"))
+    compiled = ("-c", "-O1", *_COMPILE, *include, "plan.c", "-o", "plan.o")
+    run_zig(("cc", "-target", target.triple, *compiled), folder)
+    files = [f"k{i}.o" for i, _ in enumerate(sorted(objects))]
+    for file, key in zip(files, sorted(objects), strict=True):
+        (folder / file).write_bytes(objects[key])
+    # A response file: thousands of kernels are too many for a command line.
+    (folder / "files").write_text("\n".join(["plan.o", *files]), encoding="utf-8")
+    return "@files"
 
 
 def _runtime_folder() -> Path:

@@ -40,7 +40,7 @@ def parse(text: str) -> Target:
     floats, registers = _vectors(arch, has)
     like = of_processor(triple, mcpu)
     return Target(
-        name=text.strip(),
+        name=arch if mcpu == "generic" else mcpu,
         triple=triple,
         mcpu=mcpu,
         features=features,

@@ -68,6 +68,7 @@ class Contents:
         multiply_adds: By entry.
         memory: Planned bytes by category, besides those that the plan tells.
         report: Anything else worth showing: scheme, kernels. JSON values.
+        programs: What runs it where there is no Python, by name: `pock-run` and its library.
     """
 
     plan: Plan
@@ -90,6 +91,7 @@ class Contents:
     multiply_adds: Mapping[str, int] = field(default_factory=dict)
     memory: Mapping[str, int] = field(default_factory=dict)
     report: Mapping[str, Any] = field(default_factory=dict)
+    programs: Mapping[str, Path] = field(default_factory=dict)
 
 
 def machine_for(target: str, triple: str, cpu: str, features: Sequence[str] = ()) -> Machine:
@@ -118,6 +120,9 @@ def write_artifact(path: Path, contents: Contents) -> Manifest:
     check_replaceable(path)
     with replaced_folder(path) as folder:
         shutil.copyfile(contents.library, folder / STEP_FILE)
+        for name, program in contents.programs.items():
+            shutil.copy(program, folder / name)
+            (folder / name).chmod(0o755)
         _write_frozen(folder / FROZEN_FILE, contents)
         _write_state(folder / STATE_FILE, contents, sha256_of(folder / FROZEN_FILE))
         (folder / GRAPH_FILE).write_text(contents.graph_text, encoding="utf-8")

@@ -1,11 +1,13 @@
-"""The `deploy` command: an artifact goes to another machine and is opened there."""
+"""The `deploy` and `fetch` commands: an artifact goes to another machine, and comes home."""
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pockc.backends.native import COMMAND
 from pockc.cli.console import Bar, progress_bar, say
 from pockc.cli.text import size
 from pockc.errors import Problem, UserError
@@ -14,11 +16,11 @@ from pockc.remote import (
     Deployed,
     Place,
     SshOptions,
+    bring_back,
     connect,
     deploy,
     parse_place,
 )
-from pockc.runtime.manifest import RUN_FILE
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,13 @@ class There:
         return cls(parse_place(text), SshOptions(port, tuple(options or ())))
 
     @property
-    def words(self) -> str:
+    def option(self) -> str:
         """The options again, to show a command line."""
-        words = [] if self.ssh.port is None else ["--port", str(self.ssh.port)]
+        words = ["--on", str(self.place)]
+        words += [] if self.ssh.port is None else ["--port", str(self.ssh.port)]
         for option in self.ssh.options:
             words += ["--ssh-option", option]
-        return " ".join(map(shlex.quote, words))
+        return shlex.join(words)
 
 
 def run_deploy(folder: Path, there: There, *, overwrite: bool) -> None:
@@ -52,20 +55,28 @@ def run_deploy(folder: Path, there: There, *, overwrite: bool) -> None:
     with connect(there.place.destination, there.ssh) as connection:
         done = send_artifact(folder, connection, there.place, overwrite=overwrite)
         say()
-        check_opens(connection, done.path)
-    place = f"{there.place.destination}:{done.path}"
-    program = shlex.quote(f"{done.path}/{RUN_FILE}")
-    on = f"--on {there.place}" + (f" {there.words}" if there.words else "")
+        check_opens(connection, there.place, folder)
     say()
-    say(f"deployed {place}")
-    say(f"there    {program} train {shlex.quote(done.path)} --data train.npz")
-    say(f"here     pockc train {folder} {on} --data train.npz")
+    say(f"deployed {there.place.destination}:{done.path}")
+    say(f"there    {command_there(there.place, folder, 'train', '--data', 'train.npz')}")
+    say(f"here     pockc train {folder} {there.option} --data train.npz")
+
+
+def run_fetch(folder: Path, there: There, save: Path) -> None:
+    """Bring home what was trained on another machine."""
+    with connect(there.place.destination, there.ssh) as connection:
+        fetched = bring_back(connection, there.place.path(folder.name), folder, save)
+    say(f"fetched  {', '.join(fetched)}")
+    say(f"saved    {save}")
 
 
 def send_artifact(
-    folder: Path, connection: Connection, place: Place, *, overwrite: bool
+    folder: Path, connection: Connection, place: Place, *, overwrite: bool = False
 ) -> Deployed:
     """Send what the machine lacks of an artifact, and say what that was."""
+    if not (folder / COMMAND).is_file():
+        what = f"{folder} has no {COMMAND} to run it where there is no Python"
+        raise UserError(Problem("no-program", what, fix="compile the model again"))
     with progress_bar() as bar:
         done = deploy(folder, connection, place, shown_on(bar), overwrite=overwrite)
     if done.sent:
@@ -84,15 +95,25 @@ def shown_on(bar: Bar) -> Callable[[str, int, int], None]:
     return show
 
 
-def check_opens(connection: Connection, path: str) -> None:
+def command_there(place: Place, folder: Path, verb: str, *words: str) -> str:
+    """Return the line of a shell that runs a verb of `pock-run` on an artifact there."""
+    path = place.path(folder.name)
+    # A relative path with a folder in it is not looked up among the shell's programs.
+    return shlex.join([f"{path}/{COMMAND}", verb, path, *words])
+
+
+def check_opens(connection: Connection, place: Place, folder: Path) -> None:
     """Show what the runtime there says of an artifact.
 
     Raises:
         UserError: [remote-run] It does not open it.
     """
-    program = shlex.quote(f"./{path}/{RUN_FILE}" if path[0] != "/" else f"{path}/{RUN_FILE}")
-    status = connection.show(f"{program} info {shlex.quote(path)}")
+    status = connection.show(command_there(place, folder, "info"))
     if status != 0:
-        what = f"{RUN_FILE} info ended with status {status} on {connection.destination}"
-        fix = "what it said is above; compile for that machine: --target"
-        raise UserError(Problem("remote-run", what, fix=fix))
+        raise failed_there(connection, "info", status)
+
+
+def failed_there(connection: Connection, verb: str, status: int) -> UserError:
+    """Return the error of a verb of `pock-run` that failed on another machine."""
+    what = f"{COMMAND} {verb} ended with status {status} on {connection.destination}"
+    return UserError(Problem("remote-run", what, fix="what it said is above"))

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from pockc.errors import Problem, UserError
 
@@ -93,6 +94,40 @@ class Connection:
         if done.returncode == _NO_CONNECTION:
             self._check(done.returncode, b"the connection ended")
         return done.returncode
+
+    def follow(self, script: str, line: Callable[[str], None]) -> int:
+        """Run a script and hand on each line that it writes; return its exit status.
+
+        Ctrl-C is handed on, once: the script is told to end, and followed until it does.
+
+        Raises:
+            UserError: [ssh-failed] The connection ended; the script may go on.
+        """
+        # Of a session of its own, so that Ctrl-C in the terminal does not end ssh itself.
+        process = subprocess.Popen(
+            self._words(f"echo $$; exec {script}"),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        output = process.stdout
+        number = "" if output is None else output.readline().strip()
+        try:
+            self._hand_on(output, line)
+        except KeyboardInterrupt:
+            self.run(f"kill -INT {int(number)}")
+            self._hand_on(output, line)
+        code = process.wait()
+        if code == _NO_CONNECTION:
+            self._check(code, b"the connection ended; what it ran may go on")
+        return code
+
+    @staticmethod
+    def _hand_on(output: IO[str] | None, line: Callable[[str], None]) -> None:
+        for text in output or ():
+            line(text.rstrip("\n"))
 
     def send(self, source: Path, target: str, sent: Sent) -> None:
         """Copy a file there.

@@ -143,6 +143,29 @@ static pk_status read_entry(pock_model *model, entry_spec *spec, const char *nam
                      "the manifest of %s does not fit its program: entry %s", model->folder, name);
 }
 
+#if defined(POCK_STATIC)
+/* SHA-256 of the step.so that has the same code as this program. */
+extern const char pock_static_step_hash[];
+
+static pk_status check_own_program(pock_model *model)
+{
+    char digits[SHA256_DIGITS + 1];
+    if (manifest_hash_of(&model->manifest, "step.so", digits) &&
+        strcmp(digits, pock_static_step_hash) == 0) {
+        return PK_OK;
+    }
+    return pock_fail(&model->error, PK_E_TARGET, "foreign-program",
+                     "use the pock-run in the artifact's own folder",
+                     "this program has the code of another model than %s", model->folder);
+}
+#else
+static pk_status check_own_program(const pock_model *model)
+{
+    (void)model;
+    return PK_OK;
+}
+#endif
+
 static pk_status open_program(pock_model *model, uint32_t threads)
 {
     char path[POCK_PATH_BYTES];
@@ -201,6 +224,9 @@ static pk_status open_folder(pock_model *model, const char *folder,
                                              model->frozen_hash)) {
         status = pock_fail(&model->error, PK_E_DAMAGED, "damaged-file", "compile the model again",
                            "the manifest of %s has no hash of its frozen tensors", folder);
+    }
+    if (status == PK_OK) {
+        status = check_own_program(model);
     }
     if (status == PK_OK) {
         status = open_program(model, options->threads);
