@@ -12,11 +12,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 from pockc.errors import Problem, UserError
 
@@ -104,30 +103,25 @@ class Connection:
             UserError: [ssh-failed] The connection ended; the script may go on.
         """
         # Of a session of its own, so that Ctrl-C in the terminal does not end ssh itself.
-        process = subprocess.Popen(
+        with subprocess.Popen(
             self._words(f"echo $$; exec {script}"),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
             errors="replace",
             start_new_session=True,
-        )
-        output = process.stdout
-        number = "" if output is None else output.readline().strip()
-        try:
-            self._hand_on(output, line)
-        except KeyboardInterrupt:
-            self.run(f"kill -INT {int(number)}")
-            self._hand_on(output, line)
-        code = process.wait()
+        ) as process:
+            output = process.stdout or ()
+            number = next(iter(output), "").strip()
+            try:
+                _hand_on(output, line)
+            except KeyboardInterrupt:
+                self.run(f"kill -INT {int(number)}")
+                _hand_on(output, line)
+            code = process.wait()
         if code == _NO_CONNECTION:
             self._check(code, b"the connection ended; what it ran may go on")
         return code
-
-    @staticmethod
-    def _hand_on(output: IO[str] | None, line: Callable[[str], None]) -> None:
-        for text in output or ():
-            line(text.rstrip("\n"))
 
     def send(self, source: Path, target: str, sent: Sent) -> None:
         """Copy a file there.
@@ -195,6 +189,11 @@ class Connection:
             what = f"a command on {self.destination} ended with status {code}: {said}"
             fix = "check that the folder can be written and the disk has room"
             raise UserError(Problem("remote-failed", what, fix=fix))
+
+
+def _hand_on(output: Iterable[str], line: Callable[[str], None]) -> None:
+    for text in output:
+        line(text.rstrip("\n"))
 
 
 def _quoted(script: str) -> str:
