@@ -27,8 +27,8 @@ class DeviceModel:
     Attributes:
         model: The module.
         loss: As `pockc.compile` takes it.
-        sparse_update: Likewise. The optimizer is one that does not make much of gradients that
-            are zero but for rounding, as those of a key's bias: Adam makes a whole step of them.
+        sparse_update: Likewise. Not with Adam, which makes a whole step of a gradient that is
+            zero but for rounding, as that of a key's bias.
         batches: Inputs and target of all steps, one batch after the other, by name.
         rows: Rows of a batch.
     """
