@@ -126,7 +126,7 @@ class _Shown:
             "evaluation": self._evaluation,
             "resumed": self._resumed,
             "early_stop": self._early_stop,
-            "saved": self._saved,
+            "done": self._done,
         }
 
     def line(self, text: str) -> None:
@@ -173,5 +173,5 @@ class _Shown:
         say(f"stopped  early: no evaluation better than loss {event.get('loss', 0):.4f}")
 
     @staticmethod
-    def _saved(event: Mapping[str, Any]) -> None:
+    def _done(event: Mapping[str, Any]) -> None:
         say(f"memory   {size(event['peak_bytes'])} at most, of the whole process there")

@@ -97,7 +97,8 @@ def test_this_machine_needs_no_more_than_it_shows(monkeypatch: pytest.MonkeyPatc
         (
             "llvm -mtriple=riscv64-linux-gnu",
             "[target-triple] there is no runtime for 'riscv64-linux-gnu'\n"
-            "    fix  choose from: x86_64-linux-gnu, aarch64-linux-gnu, armv7l-linux-gnueabihf",
+            "    fix  choose from: x86_64-linux-gnu, aarch64-linux-gnu, "
+            "armv7l-unknown-linux-gnueabihf",
         ),
         (
             "llvm -mtriple=aarch64-linux-gnu -mattr=neon",
