@@ -24,6 +24,7 @@ from pockc.plan.types import Plan
 _COMPILE = (
     "-std=c11",
     "-D_POSIX_C_SOURCE=200809L",
+    "-D_FILE_OFFSET_BITS=64",
     "-fPIC",
     "-fvisibility=hidden",
     "-ffunction-sections",

@@ -36,7 +36,7 @@ class Run:
     state: Mapping[str, np.ndarray]
 
 
-@lru_cache(maxsize=1)
+@lru_cache
 def captured(name: str) -> tuple[DeviceModel, Captured, Config]:
     """Return a model, traced once for all targets."""
     made = MODELS[name]()
