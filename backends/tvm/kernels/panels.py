@@ -19,7 +19,7 @@ from pockc.backends.tvm.tile import (
     compute,
     row_tiles,
 )
-from pockc.backends.tvm.tir import Expr, Memory
+from pockc.backends.tvm.tir import FAR_BYTES, Expr, Memory
 from pockc.backends.tvm.transpose import transposed_copy
 from pockc.backends.tvm.values import Scope, Stored, number
 
@@ -189,9 +189,16 @@ class Panels:
         base = code.bind(left.offset((*batch, first, 0)))
         down, along = left.strides[-2:]
 
+        ahead = self._next_rows(batch, first, rows)
+        for i in range(rows):
+            for j in vectors.starts:
+                p.expect(p.b.scope(), batch, first + i, start + j)
+
         @contextmanager
         def reduce() -> Iterator[tuple[Expr, ...]]:
             with code.loop(p.sizes[2]) as k:
+                if ahead is not None:
+                    code.emit(left.memory.prefetch(ahead + k * rows))
                 yield (k,)
 
         compute(
@@ -206,6 +213,19 @@ class Panels:
                 lambda scope, i, j, value: p.put(scope, batch, first + i, start + j, value),
             ),
         )
+
+    def _next_rows(self, batch: Sequence[Expr], first: Expr, rows: int) -> Expr | None:
+        """Return where the rows of the next tile begin, if they are worth asking for.
+
+        They lie one after the other, and a step of the reduction takes as many numbers as there
+        are rows; read row by row, each would be a stream of its own, too short for hardware to
+        see. None if the operand is in the cache anyway, or lies otherwise.
+        """
+        left = self.product.left
+        down, along = left.strides[-2:]
+        if along != 1 or down != left.type.shape[-1] or left.type.nbytes < FAR_BYTES:
+            return None
+        return self.product.b.code.bind(left.offset((*batch, first + rows, 0)))
 
 
 def _packed(buffer: Memory, base: Expr, width: int) -> Callable[[int, int, Expr], Expr]:
