@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from pockc.errors import InternalError, Problem
 from pockc.ir.attrs import Literal
-from pockc.ir.roles import Buffer, OptState, Param, Scalar, state_written
+from pockc.ir.roles import Buffer, InputRole, OptState, Param, Scalar, state_written
 from pockc.ir.types import TensorType
 from pockc.plan.arena import aligned, place
 from pockc.plan.liveness import blocks_of, lower_bound_bytes
@@ -50,14 +50,16 @@ def _state_layout(entries: Sequence[Entry]) -> StateLayout:
     """Lay the state out in the order in which the entries name its tensors.
 
     What a step writes, and all that belongs to the optimizer, lies in STATE: it is what a
-    checkpoint holds. The rest is FROZEN, the literals behind the model's own tensors.
+    checkpoint holds. The rest is FROZEN, the literals behind the model's own tensors. What no
+    entry reads, as a filter whose factor was folded into a literal, has no place.
     """
     types: dict[StateKey, TensorType] = {}
     literals: dict[Constant, Literal] = {}
     problems = []
+    unread = unread_state(entries)
     for entry in entries:
         for source in entry.graph.inputs:
-            if not isinstance(source.role, Param | Buffer | OptState):
+            if not isinstance(source.role, Param | Buffer | OptState) or source.role in unread:
                 continue
             known = types.setdefault(source.role, source.type)
             if known != source.type:
@@ -79,6 +81,17 @@ def _state_layout(entries: Sequence[Entry]) -> StateLayout:
     return StateLayout(tuple(slots), ends[Space.STATE], ends[Space.FROZEN])
 
 
+def unread_state(entries: Sequence[Entry]) -> frozenset[InputRole]:
+    """Return the parameters and buffers that no entry reads or writes."""
+    used: set[object] = {state_written(o.role) for e in entries for o in e.graph.outputs}
+    for entry in entries:
+        reads = {i for n in entry.graph.nodes for i in n.inputs}
+        reads |= {o.value for o in entry.graph.outputs}
+        used |= {i.role for i in entry.graph.inputs if i.name in reads}
+    roles = {i.role for e in entries for i in e.graph.inputs}
+    return frozenset(r for r in roles if isinstance(r, Param | Buffer) and r not in used)
+
+
 def _constants(entry: Entry) -> list[tuple[Constant, TensorType, Literal]]:
     return [
         (constant_of(n), n.type, n.attrs["value"])
@@ -97,7 +110,7 @@ def _plan_entry(program: Program, slots: Mapping[StateKey, Place]) -> EntryPlan:
     for root, home in program.home.items():
         if isinstance(home, Scalar):
             places[root] = _scalar(home, program.nbytes[root])
-        else:
+        elif home in slots:
             places[root] = slots[home]
     steps = []
     for call in program.instructions:
@@ -118,7 +131,9 @@ def _ports(
     program: Program, places: Mapping[str | tuple[str, int], Place]
 ) -> tuple[tuple[InputPort, ...], tuple[OutputPort, ...]]:
     graph = program.entry.graph
-    inputs = tuple(InputPort(i.role, i.type, places[i.name]) for i in graph.inputs)
+    inputs = tuple(
+        InputPort(i.role, i.type, places[i.name]) for i in graph.inputs if i.name in places
+    )
     outputs = []
     for output in graph.outputs:
         target = target_of(graph, output.role)

@@ -204,15 +204,15 @@ def test_a_signal_finishes_the_step_and_writes_the_checkpoint(
     ) as child:
         assert child.stdout is not None
         assert child.stderr is not None
+        events = []
         for line in child.stdout:
-            if json.loads(line)["event"] == "step":
-                break
-        child.send_signal(number)
-        rest = [json.loads(line) for line in child.stdout]
+            events.append(json.loads(line))
+            if len(events) == 5:
+                child.send_signal(number)
         message = child.stderr.read()
     assert child.returncode == 128 + number
-    done = max(e["done"] for e in rest if e["event"] == "step")
-    saved = [e["done"] for e in rest if e["event"] == "checkpoint"][-1]
+    done = max(e["done"] for e in events if e["event"] == "step")
+    saved = [e["done"] for e in events if e["event"] == "checkpoint"][-1]
     assert saved == done
     assert message.startswith(f"[stopped] stopped, as asked, after {done} of ")
     assert message.endswith("\n    fix  go on with --resume\n")

@@ -263,3 +263,25 @@ def test_what_no_step_writes_is_frozen() -> None:
         "optimizer.k.v": "state[256:512]",  # the optimizer's, though nothing writes it
     }
     assert (state.nbytes, state.frozen_nbytes) == (512, 512)
+
+
+def test_what_no_entry_reads_has_no_place() -> None:
+    made = graph("""
+      %x : f32[8,8] = input batch "x"
+      %w : f32[8,8] = input param "w"
+      %folded : f32[8,8] = input param "folded"
+      %y : f32[8,8] = add(%x, %w)
+      output prediction "0" %y
+    """)
+    plan = planned(made)
+    assert [tensor_name(s.key) for s in plan.state.slots] == ["w"]
+    assert Param("folded") not in {p.role for p in plan.entries[0].inputs}
+    # What one entry only carries along, another may read.
+    read = graph("""
+      %folded : f32[8,8] = input param "folded"
+      output prediction "0" %folded
+    """)
+    entries = [entry_of(made), entry_of(read, name="other")]
+    both = make_plan(entries)
+    verify_plan(entries, both)
+    assert [tensor_name(s.key) for s in both.state.slots] == ["w", "folded"]
