@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from pockc.cli.deploying import (
     send_artifact,
     shown_on,
 )
-from pockc.cli.places import check_artifact_target, check_file_target
+from pockc.cli.places import check_artifact_target, check_file_target, check_source
 from pockc.cli.text import figures, milliseconds, size
 from pockc.cli.training import TrainRequest
 from pockc.remote import Connection, bring_back, connect, send_files
@@ -56,14 +57,18 @@ def train_there(request: TrainRequest, there: There) -> int:
     """
     results = Results.of(request)
     check_artifact_target(results.save)
-    for file in (results.checkpoint, results.log):
-        check_file_target(file)
+    check_file_target(results.log)
+    results.checkpoint.parent.mkdir(exist_ok=True)
     files = [f for f in (request.data, request.evaluation) if f is not None]
+    for file in files:
+        check_source(file)
     with connect(there.place.destination, there.ssh) as connection:
         send_artifact(request.artifact, connection, there.place)
         with progress_bar() as bar:
             paths = send_files(connection, there.place, files, shown_on(bar))
         checkpoint = there.place.path(request.artifact.stem + _CHECKPOINT)
+        if request.options.resume:
+            _offer(connection, results.checkpoint, checkpoint)
         words = _words(request, paths, checkpoint)
         command = command_there(there.place, request.artifact, "train", *words)
         with progress_bar() as bar, results.log.open("w", encoding="utf-8") as log:
@@ -73,6 +78,13 @@ def train_there(request: TrainRequest, there: There) -> int:
             _bring_home(connection, request, there, checkpoint, results, status)
             return status
     raise failed_there(connection, "train", status)
+
+
+def _offer(connection: Connection, mine: Path, checkpoint: str) -> None:
+    """Send the checkpoint to go on from, unless the machine has one, which is no older."""
+    there = connection.run(f"test -f {shlex.quote(checkpoint)} && echo yes; true")
+    if mine.exists() and not there.strip():
+        connection.send(mine, checkpoint, lambda _: None)
 
 
 def _words(request: TrainRequest, paths: Mapping[Path, str], checkpoint: str) -> list[str]:

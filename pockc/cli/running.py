@@ -14,6 +14,7 @@ from pockc.cli.deploying import (
     send_artifact,
     shown_on,
 )
+from pockc.cli.places import check_source
 from pockc.errors import Problem, UserError
 from pockc.remote import connect, send_files
 from pockc.runtime.opening import check_machine, read_manifest
@@ -51,6 +52,8 @@ def run_there(
     Raises:
         UserError: [remote-run] It failed there; or what sending raises.
     """
+    if data is not None:
+        check_source(data)
     with connect(there.place.destination, there.ssh) as connection:
         send_artifact(folder, connection, there.place)
         if data is not None:

@@ -102,26 +102,42 @@ def deploy(
 
 
 def send_files(
-    connection: Connection, place: Place, files: Sequence[Path], progress: Progress
+    connection: Connection, place: Place, given: Sequence[Path], progress: Progress
 ) -> dict[Path, str]:
-    """Send files of data that the machine does not have; return their paths there.
+    """Send data that the machine does not have; return where it is there.
+
+    Args:
+        connection: To the machine.
+        place: Its folder `data` gets them.
+        given: Files, or folders of files.
+        progress: Told about the bytes.
 
     Raises:
-        UserError: Two files have one name; [deploy-damaged]; or what the connection raises.
+        UserError: [data-file] Two have one name; [deploy-damaged]; or what the connection
+            raises.
     """
-    folder = place.path("data")
-    paths = {f: f"{folder}/{f.name}" for f in dict.fromkeys(files)}
+    paths = {g: place.path(f"data/{g.name}") for g in dict.fromkeys(given)}
     if len(set(paths.values())) != len(paths):
-        what = f"two of the files have the same name: {', '.join(map(str, paths))}"
+        what = f"two of these have the same name: {', '.join(map(str, paths))}"
         raise UserError(Problem("data-file", what, fix="rename one of them"))
-    there = _look(connection, folder, [f.name for f in paths])
-    here = {f.name: sha256_of(f) for f in paths}
-    changed = [f for f in paths if there.hashes.get(f.name) != here[f.name]]
-    _send(connection, {f: paths[f] + _INCOMING for f in changed}, progress)
-    if there.can_hash:
-        _verify(connection, folder, {f.name + _INCOMING: here[f.name] for f in changed})
-    _put_in_place(connection, folder, [f.name for f in changed], [], None)
+    groups = {place.path("data"): [g for g in paths if not g.is_dir()]}
+    for folder in (g for g in paths if g.is_dir()):
+        groups[paths[folder]] = sorted(f for f in folder.iterdir() if f.is_file())
+    for path, files in groups.items():
+        _send_missing(connection, path, files, progress)
     return paths
+
+
+def _send_missing(
+    connection: Connection, path: str, files: Sequence[Path], progress: Progress
+) -> None:
+    there = _look(connection, path, [f.name for f in files])
+    here = {f.name: sha256_of(f) for f in files}
+    changed = [f for f in files if there.hashes.get(f.name) != here[f.name]]
+    _send(connection, {f: f"{path}/{f.name}{_INCOMING}" for f in changed}, progress)
+    if there.can_hash:
+        _verify(connection, path, {f.name + _INCOMING: here[f.name] for f in changed})
+    _put_in_place(connection, path, [f.name for f in changed], [], None)
 
 
 def _look(connection: Connection, path: str, names: Sequence[str]) -> _There:

@@ -212,9 +212,22 @@ def test_an_interrupt_ends_the_run_there_with_a_checkpoint(
         assert artifact.step == 0
         artifact.load_state("net.checkpoint.safetensors")
         assert artifact.step == steps[-1]["step"]
+    # A machine that has lost its own checkpoint goes on from the one here.
+    (machine.home / "net.checkpoint.safetensors").unlink()
     status, out, err = command(
         "train", "net.pock", "--data", "train.npz", *words[-len(machine.words) - 2 :],
         "--resume", "--epochs", steps[-1]["epoch"] + 1,
     )  # fmt: skip
     assert (status, err) == (0, "")
     assert f"resumed  after {steps[-1]['step']} of " in out
+
+
+@pytest.mark.usefixtures("work")
+def test_data_that_is_not_here_is_told_before_anything_is_sent(
+    machine: Machine, command: Command
+) -> None:
+    for verb in ("train", "eval"):
+        words = ("--data", "none.npz", "--on", machine.destination, *machine.words)
+        status, out, err = command(verb, "net.pock", *words)
+        assert (status, out) == (1, "")
+        assert err == "[data-file] there is no file none.npz\n    fix  check the path\n"

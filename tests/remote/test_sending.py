@@ -179,6 +179,24 @@ def test_data_is_sent_once(tmp_path: Path, connection: Connection, machine: Mach
     assert (machine.home / "work" / "data" / "a file.npz").read_bytes() == b"data"
 
 
+def test_a_folder_of_data_is_sent_file_by_file(
+    tmp_path: Path, connection: Connection, machine: Machine
+) -> None:
+    folder, other = tmp_path / "one" / "x", tmp_path / "two" / "x"
+    for made in (folder, other):
+        made.mkdir(parents=True)
+        (made / "input.npy").write_bytes(b"1")
+        (made / "target.npy").write_bytes(b"2")
+    assert send_files(connection, machine.place(), [folder], _quiet) == {folder: "data/x"}
+    assert (machine.home / "data" / "x" / "target.npy").read_bytes() == b"2"
+    (folder / "target.npy").write_bytes(b"3")
+    sent = []
+    send_files(connection, machine.place(), [folder], lambda *p: sent.append(p))
+    assert sent == [("target.npy", 1, 1)]
+    with pytest.raises(UserError, match=r"\[data-file\] two of these have the same name: "):
+        send_files(connection, machine.place(), [folder, other], _quiet)
+
+
 def test_a_file_comes_back_whole_or_not_at_all(
     tmp_path: Path, connection: Connection, machine: Machine
 ) -> None:
