@@ -9,6 +9,7 @@ from pockc.ir.attrs import Literal
 from pockc.ir.roles import Buffer, InputRole, OptState, Param, Scalar, state_written
 from pockc.ir.types import TensorType
 from pockc.plan.arena import aligned, place
+from pockc.plan.gathered import gathered
 from pockc.plan.liveness import blocks_of, lower_bound_bytes
 from pockc.plan.program import Program, constant_of, program_of, target_of
 from pockc.plan.types import (
@@ -71,12 +72,14 @@ def _state_layout(entries: Sequence[Entry]) -> StateLayout:
     if problems:
         raise InternalError(*problems)
     written = {state_written(o.role) for e in entries for o in e.graph.outputs}
+    tables = _tables(entries)
     slots, ends = [], {Space.STATE: 0, Space.FROZEN: 0}
     for key, tensor in types.items():
         content = literals.get(key) if isinstance(key, Constant) else None
         lasting = isinstance(key, OptState) or key in written
         space = Space.STATE if lasting else Space.FROZEN
-        slots.append(StateSlot(key, tensor, ends[space], content, space))
+        by_rows = key in tables and tensor.layout is None
+        slots.append(StateSlot(key, tensor, ends[space], content, space, by_rows))
         ends[space] += aligned(tensor.nbytes)
     return StateLayout(tuple(slots), ends[Space.STATE], ends[Space.FROZEN])
 
@@ -90,6 +93,19 @@ def unread_state(entries: Sequence[Entry]) -> frozenset[InputRole]:
         used |= {i.role for i in entry.graph.inputs if i.name in reads}
     roles = {i.role for e in entries for i in e.graph.inputs}
     return frozenset(r for r in roles if isinstance(r, Param | Buffer) and r not in used)
+
+
+def _tables(entries: Sequence[Entry]) -> frozenset[InputRole]:
+    """Return what is read by rows, where an index says, in every entry that reads it."""
+    by_rows: dict[InputRole, bool] = {}
+    for entry in entries:
+        found = gathered(entry.graph)
+        reads = {i for n in entry.graph.nodes for i in n.inputs}
+        for source in entry.graph.inputs:
+            if source.name in reads:
+                before = by_rows.get(source.role, True)
+                by_rows[source.role] = before and source.name in found
+    return frozenset(role for role, only in by_rows.items() if only)
 
 
 def _constants(entry: Entry) -> list[tuple[Constant, TensorType, Literal]]:
