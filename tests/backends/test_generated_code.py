@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from pockc.backends.tvm import targets, tile
@@ -80,9 +82,9 @@ def test_the_inner_loop_multiplies_and_adds_in_one_and_keeps_its_sums(
 
 
 def test_a_tile_that_is_too_large_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "pockc.backends.tvm.kernels.matmul.best_shape", lambda *_: tile.Shape(8, 4, 4)
-    )
+    for module in list(sys.modules.values()):
+        if getattr(module, "best_shape", None) is tile.best_shape:
+            monkeypatch.setattr(module, "best_shape", lambda *_: tile.Shape(8, 4, 4))
     loops = product_loops(CASES["product"], "rpi4")
     assert any(loop.count(SPILL) for loop in loops)
 

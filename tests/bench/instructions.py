@@ -1,5 +1,6 @@
 """Instructions of a training step on Arm, counted under emulation: the same number every time.
 
+    python -m tests.bench.instructions                  # the models of tests/device
     python -m tests.bench.instructions model.pock ...
 
 An emulator's times say nothing of a board's. The number of instructions does not depend on the
@@ -25,11 +26,18 @@ from pockc.cli.console import show, table
 from pockc.cli.text import count
 from pockc.runtime.manifest import Manifest
 from pockc.runtime.opening import read_manifest
+from tests.device.emulation import compile_for
+from tests.device.models import MODELS
 
 SOURCE = Path(__file__).with_name("count_instructions.c")
 EMULATORS = {"aarch64": "qemu-aarch64", "armv7l": "qemu-arm", "x86_64": "qemu-x86_64"}
 LIBRARIES = {"aarch64": "/usr/aarch64-linux-gnu", "armv7l": "/usr/arm-linux-gnueabihf"}
 API_VERSIONS = range(1, 9)
+
+
+def compiled(folder: Path) -> list[Path]:
+    """Compile the models of tests/device for boards."""
+    return [compile_for(t, name, folder) for name in MODELS for t in ("rpi4", "rpi3")]
 
 
 def main(artifacts: list[Path]) -> None:
@@ -40,7 +48,7 @@ def main(artifacts: list[Path]) -> None:
         right=(2, 3, 4, 5),
     )
     with tempfile.TemporaryDirectory() as folder:
-        for artifact in artifacts:
+        for artifact in artifacts or compiled(Path(folder)):
             manifest = read_manifest(artifact)
             plugin = build_plugin(Path(folder), emulator(manifest))
             total = per_step(artifact, manifest, plugin)
