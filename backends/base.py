@@ -1,6 +1,7 @@
-"""What a backend is: a name, the ops it lowers, and from a graph to kernels in two moves.
+"""What a backend is: a name, the ops it lowers, and from finished graphs to files.
 
-`select` says for every node which kernel computes it, before anything is compiled: the plan
+A backend that generates kernels does that in two moves, and leaves the rest to
+`pockc.backends.native`: `select` says for every node which kernel computes it, before anything is compiled: the plan
 needs the workspaces. `build` turns kernels into object files. Identical kernels are one kernel:
 it is named by the hash of its canonical text, which holds all that its code depends on and no
 name of a value.
@@ -10,8 +11,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Generic, Protocol, TypeVar
+
+import numpy as np
 
 from pockc import ops
 from pockc.errors import InternalError, Problem
@@ -20,6 +24,8 @@ from pockc.ir.graph import Graph, Node
 from pockc.ir.printer import print_node
 from pockc.ir.types import DType, TensorType
 from pockc.ir.views import is_view
+from pockc.passes.pipeline import Form
+from pockc.plan.product import Product
 from pockc.plan.types import Call
 
 Rule = TypeVar("Rule", bound=Callable[..., object])
@@ -61,8 +67,33 @@ class Selection:
     kernels: Mapping[str, Kernel]
 
 
+@dataclass(frozen=True)
+class Job:
+    """What a backend is told besides the graphs.
+
+    Attributes:
+        folder: Where it may leave files.
+        target: Name of the machine.
+        threads: For how many threads the work is divided; None for the target's cores.
+        micro_batches: How many calls of `train_step` make one update.
+        values: Parameters and buffers of the model by name.
+        opset: Version of the operators of an ONNX model; None for one that the backend likes.
+        progress: Called as `progress(stage, done, total)`.
+    """
+
+    folder: Path
+    target: str = "host"
+    threads: int | None = None
+    micro_batches: int = 1
+    values: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
+    opset: int | None = None
+    progress: Callable[[str, int, int], None] = field(
+        default=lambda stage, done, total: None, compare=False
+    )
+
+
 class Backend(Protocol):
-    """Turns nodes into kernels. `T` is its own description of a target."""
+    """Turns the finished graphs of an artifact's entries into files that run them."""
 
     @property
     def name(self) -> str:
@@ -73,6 +104,31 @@ class Backend(Protocol):
     def native(self) -> frozenset[str]:
         """The ops it has a lowering for; others must be decomposed before."""
         ...
+
+    @property
+    def form(self) -> Form:
+        """Which form it wants graphs in."""
+        ...
+
+    def check(self, target: str, opset: int | None) -> None:
+        """Check before anything long runs that it can do what it is asked to.
+
+        Raises:
+            UserError: A package is missing; the target or the opset is unknown.
+        """
+        ...
+
+    def emit(self, graphs: Mapping[str, Graph], job: Job) -> Product:
+        """Return the files of an artifact. Equal input, equal bytes.
+
+        Raises:
+            UserError: [no-lowering] for every node whose op the backend does not lower.
+        """
+        ...
+
+
+class KernelMaker(Protocol):
+    """Turns nodes into kernels: what `pockc.backends.native` links."""
 
     def select(self, graph: Graph, target: str = "host", threads: int = 2) -> Selection:
         """Choose a kernel for every node that needs one.

@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pockc import __version__, artifact, backends, plan, runtime
-from pockc.backends import native
-from pockc.backends.base import Backend, Kernel
-from pockc.backends.tvm import targets
+from pockc import __version__, artifact, backends, runtime
+from pockc.backends.base import Backend, Job
 from pockc.frontend.captured import Captured, Recipe
 from pockc.frontend.choices import LOSSES, OPTIMIZERS, option_names
 from pockc.frontend.ranges import input_ranges
@@ -44,8 +42,9 @@ class Options:
 
     Attributes:
         target: Name of the machine that the artifact is for.
-        backend: Who makes the kernels.
+        backend: Who makes the program: kernels, or models for another runtime.
         threads: For how many threads the work is divided; None for the target's cores.
+        opset: Version of ONNX's operators, for a backend that writes ONNX.
         dump_passes: Folder for the graph after each pass.
         progress: Told about the stages.
     """
@@ -53,6 +52,7 @@ class Options:
     target: str = "host"
     backend: str = "tvm"
     threads: int | None = None
+    opset: int | None = None
     dump_passes: Path | None = None
     progress: Progress = field(default=_quiet, compare=False)
 
@@ -69,6 +69,7 @@ def compile(  # noqa: PLR0913, PLR0917 the public entry; all but two arguments h
     target_example: Any = None,  # noqa: ANN401  a tensor or several
     class_names: Sequence[str] | None = None,
     threads: int | None = None,
+    opset: int | None = None,
     dump_passes: str | Path | None = None,
     progress: Progress = _quiet,
 ) -> runtime.Artifact:
@@ -87,10 +88,12 @@ def compile(  # noqa: PLR0913, PLR0917 the public entry; all but two arguments h
         sparse_update: What is trained: a YAML file or a mapping with the same keys. Default:
             everything. The arguments above win over what it says.
         target: Name of the machine that the artifact is for.
-        backend: Who makes the kernels.
+        backend: Who makes the program: "tvm" kernels of its own, "onnx" and "ort-training"
+            models for ONNX Runtime.
         target_example: Targets for one batch, for a loss of your own.
         class_names: What the labels mean.
         threads: For how many threads the work is divided; None for the target's cores.
+        opset: Version of ONNX's operators; None for the one that suits the installed runtime.
         dump_passes: Folder for the graph after each pass.
         progress: Called as `progress(stage, done, total)`.
 
@@ -109,7 +112,7 @@ def compile(  # noqa: PLR0913, PLR0917 the public entry; all but two arguments h
     names = None if class_names is None else tuple(class_names)
     user = UserModel(model, example_inputs, given, target_example, names)
     dump = None if dump_passes is None else Path(dump_passes)
-    options = Options(target, backend, threads, dump, progress)
+    options = Options(target, backend, threads, opset, dump, progress)
     path = Path(tempfile.mkdtemp(prefix="pockc-", suffix=".pock"))
     build(user, config, path, options)
     return runtime.load(path, threads=threads, owns_folder=True)
@@ -129,8 +132,7 @@ def build(user: UserModel, config: Config, path: Path, options: Options) -> Mani
     Raises:
         UserError: The model, the configuration or the target cannot be used; says why.
     """
-    backends.get(options.backend)  # a misspelled name is told before anything long runs
-    targets.get(options.target)
+    backends.get(options.backend).check(options.target, options.opset)
     return build_captured(capture_model(user, config, options), config, path, options)
 
 
@@ -142,7 +144,7 @@ def build_captured(
     Raises:
         UserError: The configuration or the target cannot be used; says why.
     """
-    backend, target = backends.get(options.backend), targets.get(options.target)
+    backend = backends.get(options.backend)
     scheme = resolve(
         config, captured.parameters, captured.values, captured.modules, captured.aliases
     )
@@ -152,22 +154,21 @@ def build_captured(
     graphs = pipeline.compile_entries(_graphs(captured), choices, options.dump_passes)
     full = _full_update(captured, config, backend)
     options.progress("passes", 1, 1)
-    entries, objects = _kernels(graphs, backend, target, options)
-    memory = plan.make_plan(entries)
-    plan.verify_plan(entries, memory)
     with tempfile.TemporaryDirectory(prefix="pockc-") as folder:
-        library = Path(folder) / "step.so"
-        options.progress("link", 0, 1)
-        machine = native.NativeTarget.of_llvm(target.triple)
-        native.link(memory, objects, library, machine, captured.micro_batches)
-        options.progress("link", 1, 1)
+        job = Job(
+            folder=Path(folder),
+            target=options.target,
+            threads=options.threads,
+            micro_batches=captured.micro_batches,
+            values=captured.values,
+            opset=options.opset,
+            progress=options.progress,
+        )
         contents = artifact.Contents(
-            plan=memory,
-            library=library,
+            product=backend.emit(graphs, job),
             values=captured.values,
             buffers=_buffers(captured),
             graph_text="\n".join(print_graph(g, sources=True) for g in graphs.values()),
-            machine=artifact.machine_for(options.target, target.triple, target.mcpu),
             batch_rows=captured.rows,
             producer=f"pockc {__version__}",
             micro_batches=captured.micro_batches,
@@ -179,7 +180,7 @@ def build_captured(
             input_values=input_ranges(captured),
             trained=_trained(captured, scheme),
             multiply_adds={n: _multiply_adds(g) for n, g in graphs.items()},
-            report=_report(captured, scheme, config, entries, memory, full),
+            report=_report(captured, scheme, config, graphs["train_step"], full),
         )
         return artifact.write_artifact(path, contents)
 
@@ -255,6 +256,7 @@ def _choices(
         max_norm=config.clip_norm,
         micro_batches=captured.micro_batches,
         native=backend.native,
+        form=backend.form,
     )
 
 
@@ -268,25 +270,6 @@ def _full_update(captured: Captured, config: Config, backend: Backend) -> report
     choices = _choices(captured, scheme, config, recipes, backend)
     graphs = pipeline.compile_entries({"train": captured.train}, choices)
     return report.measure(graphs["train_step"], scheme, captured.parameters)
-
-
-def _kernels(
-    graphs: Mapping[str, Graph], backend: Backend, target: targets.Target, options: Options
-) -> tuple[list[plan.Entry], Mapping[str, bytes]]:
-    """Return what is to be planned, and an object file for each kernel."""
-    threads = options.threads or target.cores
-    entries: list[plan.Entry] = []
-    kernels: dict[str, Kernel] = {}
-    for name, graph in graphs.items():
-        selection = backend.select(graph, options.target, threads)
-        entries.append(plan.Entry(name, graph, selection.calls))
-        kernels |= selection.kernels
-    objects = backend.build(
-        [kernels[k] for k in sorted(kernels)],
-        options.target,
-        lambda done, total: options.progress("kernels", done, total),
-    )
-    return entries, objects
 
 
 def _buffers(captured: Captured) -> frozenset[str]:
@@ -330,17 +313,14 @@ def _report(
     captured: Captured,
     scheme: Scheme,
     config: Config,
-    entries: Sequence[plan.Entry],
-    memory: plan.Plan,
+    train_step: Graph,
     full: report.Cost,
 ) -> dict[str, Any]:
     """Return what `inspect` shows, as JSON values."""
-    cost = report.measure(entries[0].graph, scheme, captured.parameters)
+    cost = report.measure(train_step, scheme, captured.parameters)
     return {
         "loss": captured.loss,
         "optimizer": {"name": config.optimizer.name, **config.optimizer.options},
         "scheme": report.scheme_data(scheme, captured.parameters),
         "savings": report.savings_data(cost, full),
-        "memory": plan.report_data(plan.memory_report(entries, memory)),
-        "kernels": plan.kernel_calls(memory),
     }

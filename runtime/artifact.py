@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -18,12 +18,11 @@ from pockc.runtime.dtypes import Array, array_from
 from pockc.runtime.evaluation import evaluate
 from pockc.runtime.files import replaced_file, replaced_folder
 from pockc.runtime.inputs import check_inputs, padded, row_count, sliced
-from pockc.runtime.library import Entry, Library, Memory, empty_outputs
+from pockc.runtime.library import Entry, Memory, empty_outputs
 from pockc.runtime.manifest import (
     CONSTANTS_FILE,
     MANIFEST_FILE,
     STATE_FILE,
-    STEP_FILE,
     EntrySpec,
     FileSpec,
     InputSpec,
@@ -37,12 +36,17 @@ from pockc.runtime.opening import (
     read_manifest,
     sha256_of,
 )
+from pockc.runtime.program import Program, Provider, open_program
 from pockc.runtime.state import State
 from pockc.runtime.training import History, TrainOptions, train
 
 
 def load(
-    path: str | Path, threads: int | None = None, *, owns_folder: bool = False
+    path: str | Path,
+    threads: int | None = None,
+    *,
+    owns_folder: bool = False,
+    providers: Sequence[Provider] | None = None,
 ) -> Artifact:
     """Open an artifact.
 
@@ -50,6 +54,8 @@ def load(
         path: The folder, `name.pock`.
         threads: Threads that run kernels; None is one per processor that may be used.
         owns_folder: Delete the folder when the artifact is closed.
+        providers: Execution providers of ONNX Runtime, for artifacts of ONNX models: names as
+            "cuda", or pairs of a name and options.
 
     Raises:
         UserError: It is no artifact, damaged, of another version or for another machine, or
@@ -59,7 +65,7 @@ def load(
     manifest = read_manifest(folder)
     check_machine(folder, manifest.machine)
     check_files(folder, manifest)
-    library = Library(folder / STEP_FILE, threads)
+    library = open_program(folder, manifest, threads, providers)
     try:
         artifact = Artifact(folder, manifest, library)
         artifact.state.read_initial()
@@ -81,7 +87,7 @@ class Artifact:
         state: Its tensors.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, library: Library) -> None:
+    def __init__(self, path: Path, manifest: Manifest, library: Program) -> None:
         """Wrap an open library; `load` is the way to get one."""
         self.path = path
         self.manifest = manifest
@@ -107,7 +113,7 @@ class Artifact:
         """Give its memory back. Nothing can be run afterwards; closing twice does nothing."""
         self._close()
 
-    def _open_library(self) -> Library:
+    def _open_library(self) -> Program:
         if not self._library.is_open:
             what = f"the artifact {self.path} is closed"
             raise UserError(Problem("closed", what, fix="open it again: pockc.load"))

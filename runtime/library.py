@@ -204,8 +204,10 @@ class Library:
             found.append(((kernel.value or b"").decode(), (node.value or b"").decode()))
         return found
 
-    def memory_of(self, tensor: Tensor) -> memoryview:
-        """Return the memory of a tensor of the state, in its own order."""
+    def memory_of(self, tensor: Tensor) -> memoryview | None:
+        """Return the memory of a tensor of the state, None if it is not row-major."""
+        if tensor.order is not None:
+            return None
         pointer = ctypes.c_void_p()
         self._check(
             self._dll.pk_tensor_memory(self._context, tensor.index, ctypes.byref(pointer))

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from pockc.backends.native.emit import emit, product_of
 from pockc.backends.native.link import HOST, NativeTarget, link
+from pockc.backends.native.machine import machine_for
 from pockc.backends.native.tables import table_source
 
-__all__ = ["HOST", "NativeTarget", "link", "table_source"]
+__all__ = [
+    "HOST",
+    "NativeTarget",
+    "emit",
+    "link",
+    "machine_for",
+    "product_of",
+    "table_source",
+]

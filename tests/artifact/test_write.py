@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pockc.artifact import check_files, machine_for, read_manifest, write_artifact
+from pockc.artifact import check_files, read_manifest, write_artifact
+from pockc.backends.native import machine_for
 from pockc.errors import InternalError, UserError
 from pockc.ir.roles import OptState
 from pockc.runtime import load, opening
