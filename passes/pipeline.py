@@ -30,6 +30,7 @@ from pockc.passes.layout_wishes import Order, state_layouts
 from pockc.passes.prune_backward import PruneBackward
 from pockc.passes.reorder import Reorder
 from pockc.passes.reuse_clamped import ReuseClamped
+from pockc.passes.scale_filters import ScaleFilters
 from pockc.passes.selecting import Selection
 from pockc.passes.share_common import ShareCommon
 from pockc.passes.slice_channels import SliceChannels
@@ -84,6 +85,8 @@ def backward_passes(choices: Choices, frozen: FoldFrozen) -> tuple[Pass, ...]:
         frozen,  # after pruning: only then is known what reads a frozen weight
         *((SliceChannels(choices.selections),) if choices.selections else ()),
         *tidy_passes(),  # folding and slicing leave constants and neighbours to merge
+        ScaleFilters(),  # after folding: what is left are factors of trained tensors
+        *tidy_passes(),  # the sums that scaling moves are the weight gradients that exist
         ReuseClamped(),  # after folding, which must see a norm's output as it is read
     )
 

@@ -17,7 +17,7 @@ from pockc.backends.tvm.builder import Builder, Sink, lower
 from pockc.backends.tvm.kernels import rows
 from pockc.backends.tvm.kernels.move import reshaped_index
 from pockc.backends.tvm.pointwise import Pointwise, elementwise_leaves, merged_space, pointwise
-from pockc.backends.tvm.tir import Expr
+from pockc.backends.tvm.tir import FAR_BYTES, Expr
 from pockc.backends.tvm.values import Index, Scope, Source, Stored, Values
 from pockc.ir.graph import Graph, Node
 from pockc.ir.types import TensorType
@@ -91,6 +91,13 @@ def _place(scope: Scope, target: Stored, index: Index) -> Expr:
     return scope.code.const(where) if isinstance(where, int) else where
 
 
+def _expect(scope: Scope, target: Stored, index: Index) -> None:
+    """Ask for a line of a tensor that is not in the cache anyway."""
+    if target.type.nbytes >= FAR_BYTES:
+        place = _place(scope, target, index)
+        scope.code.emit(target.memory.prefetch(place, write=True))
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Store:
     """Puts elements straight into memory."""
@@ -105,6 +112,10 @@ class Store:
     def put(self, scope: Scope, index: Index, value: Expr) -> None:
         """Store an element."""
         scope.code.emit(self.target.memory.store(_place(scope, self.target, index), value))
+
+    def expect(self, scope: Scope, index: Index) -> None:
+        """Ask for the line of an element."""
+        _expect(scope, self.target, index)
 
     def merged(self, groups: Sequence[Sequence[int]]) -> Sink | None:
         """Return the same memory with fewer dimensions."""
@@ -145,6 +156,11 @@ class Epilogue:
         found = self.values.at(inside, self.output, index)
         scope.code.emit(self.result.memory.store(_place(scope, self.result, index), found))
 
+    def expect(self, scope: Scope, index: Index) -> None:
+        """Ask for the line of an element; after a permutation it is not worth the search."""
+        if not self.path:
+            _expect(scope, self.result, index)
+
     def merged(self, groups: Sequence[Sequence[int]]) -> Sink | None:
         """Return the epilogue over fewer dimensions, if all it reads can be read so."""
         leaves = elementwise_leaves(self.values, self.output, self.anchor.name)
@@ -176,6 +192,10 @@ class _Merged:
         inside = scope.inner(fixed={self.anchor.name: scope.code.bind(value)})
         found = self.values.at(inside, self.output, index)
         scope.code.emit(self.result.memory.store(_place(scope, self.result, index), found))
+
+    def expect(self, scope: Scope, index: Index) -> None:
+        """Ask for the line of an element."""
+        _expect(scope, self.result, index)
 
     def merged(self, groups: Sequence[Sequence[int]]) -> Sink | None:  # noqa: ARG002
         """Return nothing: it is merged already."""

@@ -41,6 +41,10 @@ class Sink(Protocol):
         """Take the element at an index."""
         ...
 
+    def expect(self, scope: Scope, index: Index) -> None:
+        """Ask the cache for the place of the element at an index: it will be put soon."""
+        ...
+
     def merged(self, groups: Sequence[Sequence[int]]) -> Sink | None:
         """Return the sink with groups of dimensions as one each, None if that cannot be."""
         ...

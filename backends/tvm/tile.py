@@ -61,6 +61,29 @@ def best_shape(target: Target, dtype: DType, columns: int) -> Shape:
     return Shape(max(1, min(rows, 14)), vectors, lanes)
 
 
+def product_shape(target: Target, dtype: DType, columns: int, matrices: int, threads: int) -> Shape:
+    """Return the tile of a matrix product.
+
+    Wide tiles read the left operand less often, narrow ones leave less of the last panel
+    unused and divide more evenly between the threads: the choice with the fewest vectors for
+    the busiest thread.
+    """
+    usual = best_shape(target, dtype, columns)
+    if target.is_aarch64 or target.vector_registers < 32:
+        return usual
+
+    def cost(vectors: int) -> tuple[float, int]:
+        panels = -(-columns // (usual.lanes * vectors))
+        busiest = -(-matrices * panels // threads) * vectors
+        total = matrices * -(-columns // usual.lanes) / threads
+        return max(float(busiest), total) * (1.02 if vectors == 2 else 1.0), -vectors
+
+    widest = -(-columns // usual.lanes)
+    vectors = min((v for v in (2, 3) if v <= widest), key=cost, default=1)
+    rows = (target.vector_registers - 2 - vectors) // vectors
+    return Shape(min(rows, 14), vectors, usual.lanes)
+
+
 def row_tiles(rows: int, shape: Shape) -> int:
     """Return the height of tile that covers `rows` at the least cost, at most `shape.rows`.
 

@@ -39,6 +39,9 @@ WORKSPACE_BYTES = 2048
 """Temporaries of this size and more are arguments: the arena owns them."""
 
 
+FAR_BYTES = 1 << 19
+"""A tensor of this size and more has left a core's cache before it is read again."""
+
 MOST_WEIGHT = 24
 """A value that would be larger than this, written without names, gets an opaque one."""
 
@@ -67,6 +70,14 @@ class Memory:
         if self.dtype is DType.B1:
             value = tirx.Cast("uint8", value)
         return tirx.BufferStore(self.buffer, value, [ramp(offset, lanes)])
+
+
+    def prefetch(self, offset: Expr, *, write: bool = False) -> Any:  # noqa: ANN401
+        """Return the statement that asks the cache for the line at an offset, a hint."""
+        address = tirx.address_of(tirx.BufferLoad(self.buffer, [offset]))
+        # The arguments of LLVM's intrinsic: for writing, into every cache, data.
+        hints = (tirx.const(int(write), "int32"), tirx.const(3, "int32"), tirx.const(1, "int32"))
+        return tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", address, *hints))
 
 
 def ramp(offset: Expr, lanes: int) -> Expr:

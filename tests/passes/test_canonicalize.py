@@ -60,7 +60,8 @@ def test_attention_heads_keep_to_views_beside_each_other() -> None:
         output prediction "0" %y
     """)
     after = run_passes(before, [Canonicalize()])
-    same_results(before, after)
+    # NumPy's products of batches round differently, by how the operands lie in memory.
+    same_results(before, after, kind="rewrite")
     assert ops_of(after) == [
         *("matmul", "reshape", "permute", "permute"),
         *("matmul", "matmul", "permute", "reshape"),

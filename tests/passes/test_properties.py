@@ -29,7 +29,7 @@ EXACT = (
     "reorder",
     "update_in_place",
 )
-ROUNDING = ("canonicalize", "fold_constants")
+ROUNDING = ("canonicalize", "fold_constants", "scale_filters")
 CHAINS = (
     "choose_layout,fuse",
     "canonicalize,fold_constants,share_common,choose_layout,fuse,reorder,update_in_place",

@@ -17,7 +17,7 @@ from pockc.backends.tvm.kernels import depthwise
 from pockc.backends.tvm.kernels.matmul import emit_product
 from pockc.backends.tvm.kernels.planes import Planes
 from pockc.backends.tvm.kernels.product import Product
-from pockc.backends.tvm.kernels.window import pair
+from pockc.backends.tvm.kernels.window import is_matmul, pair
 from pockc.backends.tvm.lines import forward_line, gradient_lines
 from pockc.backends.tvm.pointwise import merged_space
 from pockc.backends.tvm.values import Source, Stored
@@ -45,7 +45,7 @@ def _conv2d(b: Builder, node: Node, operands: Sequence[Source], sink: Sink) -> N
     if groups > 1 and c == 1 and per_group == 1:
         depthwise.convolve(b, x, _by_channel(w), lines, sink)
         return
-    if _is_matmul(a, (r, s)) and _as_matmul(b, x, w, sink, turned=False):
+    if is_matmul(a, (r, s)) and _as_matmul(b, x, w, sink, turned=False):
         return
     filters = _grouped(w, groups, swap=False)
     Planes(b, x, filters, sink).emit(lines)
@@ -68,21 +68,10 @@ def _conv2d_grad_input(b: Builder, node: Node, operands: Sequence[Source], sink:
     if groups > 1 and c == 1 and k == groups:
         depthwise.convolve(b, dy, _by_channel(w), lines, sink)
         return
-    if _is_matmul(a, (r, s)) and _as_matmul(b, dy, w, sink, turned=True):
+    if is_matmul(a, (r, s)) and _as_matmul(b, dy, w, sink, turned=True):
         return
     filters = _grouped(w, groups, swap=True)
     Planes(b, dy, filters, sink).emit(lines)
-
-
-def _is_matmul(attrs: object, kernel: tuple[int, int]) -> bool:
-    a = attrs
-    plain = all(pair(a, n) == (1, 1) for n in ("stride", "dilation"))  # type: ignore[arg-type]
-    return (
-        plain
-        and kernel == (1, 1)
-        and pair(a, "padding") == (0, 0)  # type: ignore[arg-type]
-        and a["groups"] == 1  # type: ignore[index]
-    )
 
 
 def _as_matmul(b: Builder, x: Source, w: Stored, sink: Sink, *, turned: bool) -> bool:

@@ -18,9 +18,7 @@ from pockc.backends.tvm.kernels.panels import Panels
 from pockc.backends.tvm.kernels.product import Product
 from pockc.backends.tvm.pointwise import aligned_strides
 from pockc.backends.tvm.sums import monoid, row_total
-from pockc.backends.tvm.tile import (
-    best_shape,
-)
+from pockc.backends.tvm.tile import product_shape
 from pockc.backends.tvm.tir import Expr
 from pockc.backends.tvm.values import Scope, Source, Stored
 from pockc.ir.graph import Node
@@ -57,7 +55,9 @@ def emit_product(product: Product) -> None:
     elif _is_long(product):
         LongProduct(product).emit()
     else:
-        Panels(product, best_shape(b.target, product.left.type.dtype, n)).emit()
+        matrices = math.prod(product.batch)
+        shape = product_shape(b.target, product.left.type.dtype, n, matrices, b.threads)
+        Panels(product, shape).emit()
 
 
 def _is_long(product: Product) -> bool:

@@ -19,7 +19,7 @@ from pockc.backends.tvm.tile import (
     compute,
     row_tiles,
 )
-from pockc.backends.tvm.tir import Expr, Memory
+from pockc.backends.tvm.tir import FAR_BYTES, Expr, Memory
 from pockc.backends.tvm.transpose import transposed_copy
 from pockc.backends.tvm.values import Scope, Stored, number
 
@@ -48,10 +48,18 @@ class Panels:
         tasks = math.prod(p.batch) * panels
         threads = p.b.threads if p.b.kind(tasks * m * k * full.width) == "parallel" else 1
         even = tasks % threads == 0 or tasks >= 4 * threads
-        if pack and even:
+        if pack and even and not self._right_stays(panels * full.width):
             self._panel_by_panel(panels, whole, full, rest)
         else:
             self._tile_by_tile(panels, whole, full, rest, pack=pack)
+
+    def _right_stays(self, columns: int) -> bool:
+        """Whether all of a right operand stays in the cache while rows of the left pass by.
+
+        Then each row of the left operand is read once, and whole rows of results are written.
+        """
+        p = self.product
+        return columns * p.sizes[2] * p.right.type.dtype.nbytes <= p.b.target.l2_bytes // 2
 
     def _must_pack(self) -> bool:
         return self.product.right.strides[-1] != 1
@@ -99,7 +107,10 @@ class Panels:
                         self._pack(batch, panel * full.width, vectors, buffer, base)
         height = row_tiles(m, self.shape)
         tiles = -(-m // height)
-        with b.nest((*p.batch, panels, tiles), b.kind(work)) as (*batch, panel, tile):
+        by_rows = self._right_stays(panels * full.width)
+        inner = (tiles, panels) if by_rows else (panels, tiles)
+        with b.nest((*p.batch, *inner), b.kind(work)) as (*batch, first, second):
+            tile, panel = (first, second) if by_rows else (second, first)
             for choice, vectors in self._choices(panel, whole, full, rest):
                 with b.code.when(choice):
                     start = panel * full.width
@@ -178,9 +189,16 @@ class Panels:
         base = code.bind(left.offset((*batch, first, 0)))
         down, along = left.strides[-2:]
 
+        ahead = self._next_rows(batch, first, rows)
+        for i in range(rows):
+            for j in vectors.starts:
+                p.expect(p.b.scope(), batch, first + i, start + j)
+
         @contextmanager
         def reduce() -> Iterator[tuple[Expr, ...]]:
             with code.loop(p.sizes[2]) as k:
+                if ahead is not None:
+                    code.emit(left.memory.prefetch(ahead + k * rows))
                 yield (k,)
 
         compute(
@@ -195,6 +213,20 @@ class Panels:
                 lambda scope, i, j, value: p.put(scope, batch, first + i, start + j, value),
             ),
         )
+
+
+    def _next_rows(self, batch: Sequence[Expr], first: Expr, rows: int) -> Expr | None:
+        """Return where the rows of the next tile begin, if they are worth asking for.
+
+        They lie one after the other, and a step of the reduction takes as many numbers as there
+        are rows; read row by row, each would be a stream of its own, too short for hardware to
+        see. None if the operand is in the cache anyway, or lies otherwise.
+        """
+        left = self.product.left
+        down, along = left.strides[-2:]
+        if along != 1 or down != left.type.shape[-1] or left.type.nbytes < FAR_BYTES:
+            return None
+        return self.product.b.code.bind(left.offset((*batch, first + rows, 0)))
 
 
 def _packed(buffer: Memory, base: Expr, width: int) -> Callable[[int, int, Expr], Expr]:

@@ -41,7 +41,7 @@ class Product:
     def transposed(self) -> Product:
         """Return the product of the transposes, in reverse."""
         return replace(
-            self, left=_turned(self.right), right=_turned(self.left), turned=not self.turned
+            self, left=turned(self.right), right=turned(self.left), turned=not self.turned
         )
 
     def merged(self) -> Product:
@@ -72,7 +72,14 @@ class Product:
         self.sink.put(scope, (*batch, *place), value)
 
 
-def _turned(x: Stored) -> Stored:
+    def expect(self, scope: Scope, batch: Sequence[Expr], i: Expr, j: Expr) -> None:
+        """Tell the sink that the elements of row `i` from column `j` on will come."""
+        if not self.turned:
+            self.sink.expect(scope, (*batch, i, j))
+
+
+def turned(x: Stored) -> Stored:
+    """Return matrices as their transposes."""
     *batch, rows, columns = x.type.shape
     *steps, down, along = x.strides
     shape = TensorType((*batch, columns, rows), x.type.dtype)

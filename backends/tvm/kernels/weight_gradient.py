@@ -18,8 +18,11 @@ from tvm import tirx
 from pockc.backends.tvm.builder import Builder, Sink, lower
 from pockc.backends.tvm.kernels import depthwise
 from pockc.backends.tvm.kernels.depthwise import channels_last
-from pockc.backends.tvm.kernels.window import pair
+from pockc.backends.tvm.kernels.long_product import LongProduct
+from pockc.backends.tvm.kernels.product import Product, turned
+from pockc.backends.tvm.kernels.window import is_matmul, pair
 from pockc.backends.tvm.lines import Line, forward_line
+from pockc.backends.tvm.pointwise import merged_space
 from pockc.backends.tvm.tile import (
     Tile,
     Vectors,
@@ -53,7 +56,26 @@ def _conv2d_grad_weight(b: Builder, node: Node, operands: Sequence[Source], sink
         depthwise.weight_gradient(b, x, dy, lines, sink)
         return
     images, given = channels_last(b, x), channels_last(b, dy)
+    if is_matmul(a, (r, s)) and _as_matmul(b, images, given, sink):
+        return
     _Gradient(b, images, given, lines[0], lines[1], a["groups"], sink).emit()
+
+
+def _as_matmul(b: Builder, x: Stored, dy: Stored, sink: Sink) -> bool:
+    """Write the gradient of 1x1 filters as one product over all pixels, if memory allows it."""
+    pixels = [[0, 2, 3], [1]]
+    source = merged_space([x], x.type.shape, pixels)
+    result = merged_space([dy], dy.type.shape, pixels)
+    merged = sink.merged([[0], [1, 2, 3]])
+    if source is None or result is None or merged is None:
+        return False
+    product = Product(b, (), turned(result[0]), source[0], merged)
+    m, n, _ = product.sizes
+    if m * n * x.type.dtype.nbytes * b.threads > PARTIAL_BYTES:
+        return False
+    # The columns are read by whole lines of the cache, the rows number by number.
+    LongProduct(product if n > m else product.transposed()).emit()
+    return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -247,3 +247,10 @@ def _max_pool2d_grad(b: Builder, node: Node, operands: Sequence[Source], sink: S
         return tirx.Select(won, given, number(0, dtype))
 
     gather(b, sink, Window(kernel, monoid("reduce_sum", dtype), term))
+
+
+def is_matmul(attrs: Attrs, kernel: tuple[int, int]) -> bool:
+    """Return whether a convolution, or a gradient of one, is a product over all pixels."""
+    plain = all(pair(attrs, name) == (1, 1) for name in ("stride", "dilation"))
+    no_padding = pair(attrs, "padding") == (0, 0)
+    return plain and kernel == (1, 1) and no_padding and attrs["groups"] == 1

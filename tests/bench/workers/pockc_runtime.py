@@ -1,0 +1,23 @@
+"""pockc, as on a device: the artifact and the runtime, with NumPy only."""
+
+from __future__ import annotations
+
+from tests.bench.workers.meter import Meter
+
+
+def main() -> None:
+    """Load the artifact that the job names and serve its train step."""
+    meter = Meter()
+    import pockc
+
+    load = pockc.load
+    meter.imported()
+    inputs, labels = meter.batch()
+    artifact = load(meter.options["artifact"], threads=meter.threads)
+    planned = artifact.memory.total_bytes
+    version = artifact.manifest.producer.rpartition(" ")[2]
+    meter.serve(lambda: artifact.train_step(inputs, labels), version, planned_bytes=planned)
+
+
+if __name__ == "__main__":
+    main()
