@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from pockc.backends.onnx.elements import ELEMENTS
 from pockc.backends.onnx.weights import Weight
 from pockc.ir.graph import Graph, Node
 from pockc.ir.types import DType, TensorType
@@ -49,6 +50,7 @@ class Builder:
     _names: dict[str, str] = field(default_factory=dict)
     _taken: set[str] = field(default_factory=set)
     _by_key: dict[str, str] = field(default_factory=dict)
+    _made: dict[object, str] = field(default_factory=dict)
     _final: dict[str, str] = field(default_factory=dict)
     _node: Node | None = None
 
@@ -104,6 +106,16 @@ class Builder:
             return "value"
         module = "" if node.source is None else node.source.module
         return "/".join(filter(None, (self.phase_of(node), module, node.name)))
+
+    def once(self, key: object, make: Callable[[], str]) -> str:
+        """Return what was made for a key before, or make it."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+    def cast(self, name: str, dtype: DType) -> str:
+        """Return a value in another element type."""
+        return self.op("Cast", name, to=ELEMENTS[dtype])
 
     def constant(
         self, array: np.ndarray, dtype: DType | None = None, name: str = "constant"

@@ -14,7 +14,8 @@ from pockc.backends.base import unlowered
 from pockc.backends.onnx.builder import METADATA_OPSET, Builder
 from pockc.backends.onnx.elements import ELEMENTS
 from pockc.backends.onnx.lowerings import LOWERINGS
-from pockc.backends.onnx.weights import Weight, initializer
+from pockc.backends.onnx.patterns import ways
+from pockc.backends.onnx.weights import initializer
 from pockc.errors import UserError
 from pockc.ir.graph import Graph, Node
 from pockc.ir.phases import ancestors, forward_nodes
@@ -73,8 +74,10 @@ def draft(
             name = builder.unique(_input_name(i.role))
             inputs.append((name, i.role))
         builder.bind(i.name, name)
+    chosen = ways(graph)
     for node in graph.nodes:
-        builder.lower(node, LOWERINGS[node.op])
+        if node.name in chosen:
+            builder.lower(node, chosen[node.name].rule)
     outputs = [(builder.result(o.value, _output_name(o.role)), o.role) for o in graph.outputs]
     return Draft(builder, tuple(inputs), tuple(outputs))
 

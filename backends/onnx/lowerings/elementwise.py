@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pockc.backends.onnx.builder import Builder
-from pockc.backends.onnx.elements import ELEMENTS
 from pockc.backends.onnx.lowerings.table import LOWERINGS as LOWER
 from pockc.ir.graph import Node
 
@@ -56,7 +55,7 @@ def _rsqrt(b: Builder, node: Node) -> str:
 
 @LOWER("cast")
 def _cast(b: Builder, node: Node) -> str:
-    return b.op("Cast", *b.operands(node), to=ELEMENTS[node.type.dtype])
+    return b.cast(*b.operands(node), node.type.dtype)
 
 
 @LOWER("mod")
