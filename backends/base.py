@@ -1,10 +1,10 @@
 """What a backend is: a name, the ops it lowers, and from finished graphs to files.
 
 A backend that generates kernels does that in two moves, and leaves the rest to
-`pockc.backends.native`: `select` says for every node which kernel computes it, before anything is compiled: the plan
-needs the workspaces. `build` turns kernels into object files. Identical kernels are one kernel:
-it is named by the hash of its canonical text, which holds all that its code depends on and no
-name of a value.
+`pockc.backends.native`. `select` says for every node which kernel computes it, before anything
+is compiled: the plan needs the workspaces. `build` turns kernels into object files. Identical
+kernels are one kernel: it is named by the hash of its canonical text, which holds all that its
+code depends on and no name of a value.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -27,10 +27,15 @@ from pockc.ir.views import is_view
 from pockc.passes.pipeline import Form
 from pockc.plan.product import Product
 from pockc.plan.types import Call
+from pockc.scheme.scheme import Trained
 
 Rule = TypeVar("Rule", bound=Callable[..., object])
 Progress = Callable[[int, int], None]
 """Called as `progress(done, total)` while kernels are compiled."""
+
+
+def _quiet(stage: str, done: int, total: int) -> None:
+    """Show no progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,9 @@ class Job:
         threads: For how many threads the work is divided; None for the target's cores.
         micro_batches: How many calls of `train_step` make one update.
         values: Parameters and buffers of the model by name.
+        optimizer_name: The optimizer, for a runtime that has its own.
+        optimizer_options: All of its options.
+        trained: What is trained, and how.
         opset: Version of the operators of an ONNX model; None for one that the backend likes.
         progress: Called as `progress(stage, done, total)`.
     """
@@ -86,10 +94,11 @@ class Job:
     threads: int | None = None
     micro_batches: int = 1
     values: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
+    optimizer_name: str = ""
+    optimizer_options: Mapping[str, Any] = field(default_factory=dict)
+    trained: Mapping[str, Trained] = field(default_factory=dict)
     opset: int | None = None
-    progress: Callable[[str, int, int], None] = field(
-        default=lambda stage, done, total: None, compare=False
-    )
+    progress: Callable[[str, int, int], None] = field(default=_quiet, compare=False)
 
 
 class Backend(Protocol):

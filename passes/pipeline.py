@@ -44,10 +44,12 @@ class Form(enum.Enum):
 
     KERNELS: one node per kernel, in the order in which they run, with layouts and in place.
     OPERATORS: whole operators in row-major order, for a runtime that decides on these itself.
+    GRADIENTS: the same, but gradients are what a step gives: that runtime has an optimizer.
     """
 
     KERNELS = "kernels"
     OPERATORS = "operators"
+    GRADIENTS = "gradients"
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,11 @@ def update_passes(choices: Choices) -> tuple[Pass, ...]:
     return (
         # before the optimizer: it must see the clipped gradients
         *((ClipGradients(choices.max_norm),) if choices.max_norm is not None else ()),
-        AttachOptimizer(choices.attachments),  # after slicing: its state has the sliced size
+        *(
+            (AttachOptimizer(choices.attachments),)  # after slicing: its state has that size
+            if choices.form is not Form.GRADIENTS
+            else ()
+        ),
         *tidy_passes(),  # merges the scalars that all recipes compute, as bias corrections
     )
 

@@ -161,6 +161,9 @@ def build_captured(
             threads=options.threads,
             micro_batches=captured.micro_batches,
             values=captured.values,
+            optimizer_name=config.optimizer.name,
+            optimizer_options=_optimizer_options(config),
+            trained=scheme.trained,
             opset=options.opset,
             progress=options.progress,
         )
@@ -175,7 +178,7 @@ def build_captured(
             aliases=captured.aliases,
             hidden=_hidden(captured),
             initial=_initial(recipes),
-            learning_rate=_learning_rate(config),
+            learning_rate=float(_optimizer_options(config)["lr"]),
             class_names=captured.class_names or (),
             input_values=input_ranges(captured),
             trained=_trained(captured, scheme),
@@ -231,11 +234,11 @@ def _recipes(captured: Captured, scheme: Scheme, config: Config) -> dict[str, Re
     return recipes
 
 
-def _learning_rate(config: Config) -> float:
-    """Return the rate that was given, or the optimizer's own default."""
+def _optimizer_options(config: Config) -> dict[str, Any]:
+    """Return all options of the optimizer, its own defaults where none are given."""
     from pockc.frontend.optimizers import resolve_optimizer
 
-    return float(resolve_optimizer(config.optimizer.spec)[1]["lr"])
+    return dict(resolve_optimizer(config.optimizer.spec)[1])
 
 
 def _choices(

@@ -22,6 +22,7 @@ CONSTANTS_FILE = "constants.safetensors"
 GRAPH_FILE = "graph.txt"
 NATIVE = "native"
 ONNX = "onnx"
+ORT_TRAINING = "ort-training"
 ANY = "any"
 """Architecture and system of a machine of which nothing is needed."""
 
@@ -166,7 +167,7 @@ class Manifest:
         machine: Where it runs.
         batch_rows: Rows of one `train_step`.
         program: What the artifact is run by: `native` is a library with its own runtime, `onnx`
-            is models for ONNX Runtime.
+            is models for ONNX Runtime, `ort-training` models for its training API.
         micro_batches: Calls of the entry `train_step` that make one step.
         entries: `train_step`, `evaluate`, `predict` and, with micro-batches, `apply_update`.
         tensors: The model's tensors under their own names, and the optimizer's.

@@ -216,7 +216,9 @@ class OnnxProgram:
     def _clear_sums(self) -> None:
         for slot in self._slots.values():
             if slot.tensor.grad_sum:
-                self.write(slot.tensor, 0, np.zeros(slot.tensor.shape, slot.tensor.element.numpy))
+                self.write(
+                    slot.tensor, 0, np.zeros(slot.tensor.shape, slot.tensor.element.numpy)
+                )
 
     def progress(self) -> tuple[int, int]:
         """Return the steps taken and the seed."""
@@ -272,9 +274,7 @@ class OnnxProgram:
         session = self._session(path)
         ports = json.loads(session.get_modelmeta().custom_metadata_map[_PORTS])
         inputs = [_Port(p["name"], p["role"], p["tensor"]) for p in ports["inputs"]]
-        outputs = [
-            _Port(p["name"], p["role"], p.get("tensor", "")) for p in ports["outputs"]
-        ]
+        outputs = [_Port(p["name"], p["role"], p.get("tensor", "")) for p in ports["outputs"]]
         types = {i.name: i.type for i in session.get_inputs()}
         model = _Model(
             session,
@@ -308,6 +308,9 @@ class OnnxProgram:
         options = self._ort.SessionOptions()
         options.intra_op_num_threads = self._threads or 0
         options.log_severity_level = 3
+        # One block for a whole run would be allocated beside those of the first run, which the
+        # runtime keeps: half the memory at the same speed without (MobileNetV2: 384, 709 MiB).
+        options.enable_mem_pattern = False
         try:
             return self._ort.InferenceSession(str(path), options, providers=self._providers)
         except Exception as error:
@@ -374,9 +377,7 @@ def _state_tensor(
 ) -> Tensor:
     element = BY_NAME[spec.dtype]
     nbytes = math.prod(spec.shape) * element.nbytes
-    return Tensor(
-        index, name, spec.shape, None, element, spec.kind, written, grad_sum, nbytes
-    )
+    return Tensor(index, name, spec.shape, None, element, spec.kind, written, grad_sum, nbytes)
 
 
 def _entry(index: int, name: str, manifest: Manifest) -> Entry:

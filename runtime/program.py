@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from pockc.errors import Problem, UserError
 from pockc.runtime.dtypes import Array
 from pockc.runtime.library import Entry, Library, Memory, Tensor
-from pockc.runtime.manifest import ONNX, STEP_FILE, Manifest
+from pockc.runtime.manifest import ONNX, ORT_TRAINING, STEP_FILE, Manifest
 
 Provider = str | tuple[str, Mapping[str, Any]]
 """An execution provider of ONNX Runtime by name, with its options if it has any."""
@@ -97,4 +98,8 @@ def open_program(
         from pockc.runtime.onnx_program import OnnxProgram
 
         return OnnxProgram(folder, manifest, threads, providers)
+    if manifest.program == ORT_TRAINING:
+        what = f"{folder} is run by ONNX Runtime's training API, not by pockc"
+        fix = "see backends/ort_training/README.md, or compile with --backend onnx"
+        raise UserError(Problem("ort-training-artifact", what, fix=fix))
     return Library(folder / STEP_FILE, threads)

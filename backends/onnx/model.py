@@ -66,15 +66,20 @@ def draft(
     if problems:
         raise UserError(*problems)
     builder = Builder(graph, opset, phase_of=_phases(graph))
+    chosen = ways(graph)
+    read = {r for way in chosen.values() for r in way.reads} | graph.output_values
     inputs = []
     for i in graph.inputs:
+        if isinstance(i.role, Batch):
+            read.add(i.name)  # a caller gives the whole batch
+        if i.name not in read:
+            continue
         if isinstance(i.role, Param | Buffer) and i.role not in state:
             name = builder.constant(values[i.role.name], i.type.dtype, i.role.name)
         else:
             name = builder.unique(_input_name(i.role))
             inputs.append((name, i.role))
         builder.bind(i.name, name)
-    chosen = ways(graph)
     for node in graph.nodes:
         if node.name in chosen:
             builder.lower(node, chosen[node.name].rule)

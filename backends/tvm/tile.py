@@ -61,7 +61,9 @@ def best_shape(target: Target, dtype: DType, columns: int) -> Shape:
     return Shape(max(1, min(rows, 14)), vectors, lanes)
 
 
-def product_shape(target: Target, dtype: DType, columns: int, matrices: int, threads: int) -> Shape:
+def product_shape(
+    target: Target, dtype: DType, columns: int, matrices: int, threads: int
+) -> Shape:
     """Return the tile of a matrix product.
 
     Wide tiles read the left operand less often, narrow ones leave less of the last panel

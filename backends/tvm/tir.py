@@ -71,12 +71,15 @@ class Memory:
             value = tirx.Cast("uint8", value)
         return tirx.BufferStore(self.buffer, value, [ramp(offset, lanes)])
 
-
     def prefetch(self, offset: Expr, *, write: bool = False) -> Any:  # noqa: ANN401
         """Return the statement that asks the cache for the line at an offset, a hint."""
         address = tirx.address_of(tirx.BufferLoad(self.buffer, [offset]))
         # The arguments of LLVM's intrinsic: for writing, into every cache, data.
-        hints = (tirx.const(int(write), "int32"), tirx.const(3, "int32"), tirx.const(1, "int32"))
+        hints = (
+            tirx.const(int(write), "int32"),
+            tirx.const(3, "int32"),
+            tirx.const(1, "int32"),
+        )
         return tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", address, *hints))
 
 

@@ -39,7 +39,13 @@ class ConvNorm(nn.Module):
     """Convolution, batch normalisation and activation."""
 
     def __init__(
-        self, c: int, k: int, size: int, stride: int = 1, groups: int = 1, clip: float | None = 6.0
+        self,
+        c: int,
+        k: int,
+        size: int,
+        stride: int = 1,
+        groups: int = 1,
+        clip: float | None = 6.0,
     ) -> None:
         """Make it; `clip` is the activation's upper bound, infinite for ReLU, None for none."""
         super().__init__()

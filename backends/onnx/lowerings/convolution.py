@@ -198,9 +198,7 @@ def _by_taps(b: Builder, windows: Windows, x: str, dy: str) -> str:
     k, c, r, s = windows.filters.shape
     images = _padded(b, windows, x)
     given = b.reshape(dy, (n, groups, k // groups, points))
-    seen = [
-        b.reshape(b.slice(images, cut), (n, groups, c, points)) for cut in _taps(windows)
-    ]
+    seen = [b.reshape(b.slice(images, cut), (n, groups, c, points)) for cut in _taps(windows)]
     if points < 400:
         seen = [b.op("Concat", *seen, axis=2)]
     parts = [b.op("MatMul", given, b.transpose(v, (0, 1, 3, 2))) for v in seen]
@@ -231,5 +229,3 @@ def _taps(windows: Windows) -> list[dict[int, tuple[int, int, int]]]:
         for i in range(r)
         for j in range(s)
     ]
-
-

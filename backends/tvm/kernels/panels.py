@@ -214,7 +214,6 @@ class Panels:
             ),
         )
 
-
     def _next_rows(self, batch: Sequence[Expr], first: Expr, rows: int) -> Expr | None:
         """Return where the rows of the next tile begin, if they are worth asking for.
 

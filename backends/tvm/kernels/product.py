@@ -71,7 +71,6 @@ class Product:
         place = (j, i) if self.turned else (i, j)
         self.sink.put(scope, (*batch, *place), value)
 
-
     def expect(self, scope: Scope, batch: Sequence[Expr], i: Expr, j: Expr) -> None:
         """Tell the sink that the elements of row `i` from column `j` on will come."""
         if not self.turned:

@@ -72,7 +72,9 @@ class Model:
             for p in ("weight", "bias")
         )
         scale = self.node("Div", scale, deviation)
-        shift = self.node("Sub", shift, self.node("Mul", self.constant(mean.reshape(-1, 1, 1)), scale))
+        shift = self.node(
+            "Sub", shift, self.node("Mul", self.constant(mean.reshape(-1, 1, 1)), scale)
+        )
         return self.node("Add", self.node("Mul", y, scale), shift)
 
     def linear(self, name: str, x: str) -> str:

@@ -19,7 +19,10 @@ def main() -> None:
     options.log_severity_level = 3
     state = CheckpointState.load_checkpoint(folder / "checkpoint")
     module = Module(
-        folder / "training_model.onnx", state, folder / "eval_model.onnx", session_options=options
+        folder / "training_model.onnx",
+        state,
+        folder / "eval_model.onnx",
+        session_options=options,
     )
     optimizer = Optimizer(folder / "optimizer_model.onnx", module)
     optimizer.set_learning_rate(meter.learning_rate)
