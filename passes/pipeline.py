@@ -33,6 +33,7 @@ from pockc.passes.reuse_clamped import ReuseClamped
 from pockc.passes.scale_filters import ScaleFilters
 from pockc.passes.selecting import Selection
 from pockc.passes.share_common import ShareCommon
+from pockc.passes.slice_batch import SliceBatch
 from pockc.passes.slice_channels import SliceChannels
 from pockc.passes.update_in_place import UpdateInPlace
 
@@ -127,6 +128,7 @@ def kernel_passes(choices: Choices, layouts: Layouts) -> tuple[Pass, ...]:
     return (
         # before layout: what is decomposed needs layouts too
         *((Decompose(choices.native),) if choices.native is not None else ()),
+        SliceBatch(),  # before layout and fusion: the slices are ordinary nodes to them
         ChooseLayout(layouts),  # before fusion: what is fused must agree in layout
         ShareCommon(),  # two readers may have asked for the same copy
         *((Fuse(rules),) if rules is not None else ()),  # all structure is final from here on

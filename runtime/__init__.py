@@ -1,6 +1,6 @@
 """Runs artifacts: train, evaluate, predict. Needs numpy and nothing else.
 
-The work is done by the C library inside the artifact; `include/pock.h` is its interface, and
+The work is done by the C library inside the artifact; `include/pock_core.h` is its interface, and
 README.md tells how memory is laid out and in which order things are called.
 """
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import weakref
 from collections.abc import Mapping, Sequence
@@ -17,10 +19,11 @@ from pockc.runtime.data import Batches
 from pockc.runtime.dtypes import Array, array_from
 from pockc.runtime.evaluation import evaluate
 from pockc.runtime.files import replaced_file, replaced_folder
+from pockc.runtime.frozen import FrozenFile, write_frozen
 from pockc.runtime.inputs import check_inputs, padded, row_count, sliced
 from pockc.runtime.library import Entry, Memory, empty_outputs
 from pockc.runtime.manifest import (
-    CONSTANTS_FILE,
+    FROZEN_FILE,
     MANIFEST_FILE,
     STATE_FILE,
     EntrySpec,
@@ -65,11 +68,12 @@ def load(
     manifest = read_manifest(folder)
     check_machine(folder, manifest.machine)
     check_files(folder, manifest)
-    library = open_program(folder, manifest, threads, providers)
+    frozen = FrozenFile.open(folder / FROZEN_FILE)
+    library = open_program(folder, manifest, frozen, threads, providers)
     try:
-        artifact = Artifact(folder, manifest, library)
+        frozen.check(library)
+        artifact = Artifact(folder, manifest, library, frozen)
         artifact.state.read_initial()
-        artifact.state.read_constants(folder / CONSTANTS_FILE)
     except BaseException:
         library.close()
         raise
@@ -87,11 +91,13 @@ class Artifact:
         state: Its tensors.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, library: Program) -> None:
+    def __init__(
+        self, path: Path, manifest: Manifest, library: Program, frozen: FrozenFile
+    ) -> None:
         """Wrap an open library; `load` is the way to get one."""
         self.path = path
         self.manifest = manifest
-        self.state = State(library, manifest, path / STATE_FILE)
+        self.state = State(library, manifest, path / STATE_FILE, frozen)
         self._library = library
         self._diverged = False
         self._close = weakref.finalize(self, library.close)
@@ -312,18 +318,28 @@ class Artifact:
             self.state.set_arrays({n: np.asarray(a) for n, a in source.items()})
         self._diverged = False
 
-    def save_checkpoint(self, path: str | Path, keep_previous: bool = True) -> None:
+    def save_checkpoint(
+        self, path: str | Path, keep_previous: bool = True, *, full: bool = True
+    ) -> None:
         """Write all tensors to a safetensors file, which PyTorch reads as it is.
 
         The file is replaced at once and only when it is complete; the one before is kept as
         `<path>.previous`.
 
+        Args:
+            path: The file.
+            keep_previous: Keep the one before.
+            full: Write frozen tensors too. Without them PyTorch reads the file with
+                `strict=False`, and only this artifact can go on from it.
+
         Raises:
             UserError: [nonfinite-state], [write-failed].
         """
         self._check_finite()
+        small = not full and not self._library.frozen_changed
+        completed_by = self.manifest.files[FROZEN_FILE].sha256 if small else None
         with replaced_file(Path(path), keep_previous) as file:
-            self.state.write(file)
+            self.state.write(file, completed_by)
 
     def _check_finite(self) -> None:
         found = self._open_library().nonfinite_tensor()
@@ -344,15 +360,26 @@ class Artifact:
         target = Path(path)
         check_replaceable(target)
         with replaced_folder(target) as folder:
-            for name in sorted(self.manifest.files):
-                if name != STATE_FILE:
-                    shutil.copyfile(self.path / name, folder / name)
+            changed = [STATE_FILE, *([FROZEN_FILE] if self._library.frozen_changed else [])]
+            for name in sorted(set(self.manifest.files) - set(changed)):
+                _take(self.path / name, folder / name, same=_is_same(target, self.path))
+            manifest = self.manifest
+            if FROZEN_FILE in changed:
+                with (folder / FROZEN_FILE).open("wb") as file:
+                    write_frozen(file, self.state.frozen.rewritten(self._library))
+                manifest = _with_file(manifest, folder / FROZEN_FILE)
             with (folder / STATE_FILE).open("wb") as file:
-                self.state.write(file)
-            state = folder / STATE_FILE
-            kept = FileSpec(sha256_of(state), state.stat().st_size)
-            manifest = _with_file(self.manifest, STATE_FILE, kept)
+                self.state.write(file, manifest.files[FROZEN_FILE].sha256)
+            manifest = _with_file(manifest, folder / STATE_FILE)
             (folder / MANIFEST_FILE).write_text(manifest_text(manifest), encoding="utf-8")
+        if _is_same(target, self.path):
+            self._saved_as(manifest)
+
+    def _saved_as(self, manifest: Manifest) -> None:
+        """Go on with the files that replaced the artifact's own."""
+        self.manifest = manifest
+        frozen = FrozenFile.open(self.path / FROZEN_FILE)
+        self.state = State(self._library, manifest, self.path / STATE_FILE, frozen)
 
 
 def call_rows_of(spec: EntrySpec) -> int:
@@ -367,5 +394,20 @@ def _times(spec: InputSpec, parts: int) -> InputSpec:
     return InputSpec(spec.name, spec.dtype, shape, spec.batched, spec.values)
 
 
-def _with_file(manifest: Manifest, name: str, file: FileSpec) -> Manifest:
-    return replace(manifest, files=dict(manifest.files) | {name: file})
+def _is_same(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve()
+
+
+def _take(source: Path, target: Path, *, same: bool) -> None:
+    """Copy a file; where the copy replaces it, give it a second name instead if that goes."""
+    if same:
+        # Some file systems, as on many memory cards, have no hard links.
+        with contextlib.suppress(OSError):
+            os.link(source, target)
+            return
+    shutil.copyfile(source, target)
+
+
+def _with_file(manifest: Manifest, path: Path) -> Manifest:
+    file = FileSpec(sha256_of(path), path.stat().st_size)
+    return replace(manifest, files=dict(manifest.files) | {path.name: file})

@@ -1,4 +1,4 @@
-"""`include/pock.h` for ctypes: structures, signatures, and loading the library."""
+"""`include/pock_core.h` for ctypes: structures, signatures, and loading the library."""
 
 from __future__ import annotations
 
@@ -47,6 +47,17 @@ class CMemory(ctypes.Structure):
         ("arena_bytes", ctypes.c_uint64),
         ("runtime_bytes", ctypes.c_uint64),
         ("total_bytes", ctypes.c_uint64),
+        ("frozen_bytes", ctypes.c_uint64),
+    )
+
+
+class CFrozen(ctypes.Structure):
+    """`pk_frozen`."""
+
+    _fields_ = (
+        ("file", ctypes.c_int32),
+        ("reserved", ctypes.c_uint32),
+        ("offset", ctypes.c_uint64),
     )
 
 
@@ -94,7 +105,7 @@ def declare(dll: Any) -> None:  # noqa: ANN401  ctypes makes its functions at ru
     pointer, u32, u64, i64 = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int64
     signatures: dict[str, tuple[Any, ...]] = {
         "memory_needed": (u32, pointer),
-        "open": (u32, pointer),
+        "open": (u32, pointer, pointer),
         "close": (pointer,),
         "memory_used": (pointer, pointer),
         "threads": (pointer,),
@@ -108,6 +119,8 @@ def declare(dll: Any) -> None:  # noqa: ANN401  ctypes makes its functions at ru
         "tensor_memory": (pointer, u32, pointer),
         "tensor_read": (pointer, u32, u64, u64, pointer),
         "tensor_write": (pointer, u32, u64, u64, pointer),
+        "frozen_offset": (pointer, u32, pointer),
+        "frozen_changed": (pointer,),
         "state_check": (pointer, pointer),
         "run": (pointer, u32, pointer, pointer, pointer),
         "train_step": (pointer, ctypes.c_float, pointer, pointer),

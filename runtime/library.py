@@ -1,4 +1,4 @@
-"""The C library of an artifact, by ctypes: `include/pock.h` with Python's types.
+"""The C library of an artifact, by ctypes: `include/pock_core.h` with Python's types.
 
 Nothing is decided here. Every status that is not success becomes a `UserError`.
 """
@@ -16,10 +16,18 @@ from typing import Any
 import numpy as np
 
 from pockc.errors import InternalError, Problem, UserError
-from pockc.runtime.bindings import CEntry, CMemory, CScalars, CTensor, declare, load_library
+from pockc.runtime.bindings import (
+    CEntry,
+    CFrozen,
+    CMemory,
+    CScalars,
+    CTensor,
+    declare,
+    load_library,
+)
 from pockc.runtime.dtypes import ELEMENT_TYPES, Array, ElementType
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 
 OK = 0
 E_NOT_FOUND = 4
@@ -33,16 +41,26 @@ KINDS = (
 )  # fmt: skip
 _WRITTEN = 1
 _GRAD_SUM = 2
+_FROZEN = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes that the runtime asks the system for, thread stacks excepted."""
+    """Bytes that the runtime asks the system for, thread stacks excepted.
+
+    Attributes:
+        state_bytes: What steps change.
+        arena_bytes: Scratch of the entries.
+        runtime_bytes: Tables and scalars.
+        total_bytes: The sum of these, in whole pages: private memory.
+        frozen_bytes: Mapped from a file. The system loads what is read and may drop it again.
+    """
 
     state_bytes: int
     arena_bytes: int
     runtime_bytes: int
     total_bytes: int
+    frozen_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +76,7 @@ class Tensor:
         kind: One of `KINDS`.
         written: Whether a step changes it.
         grad_sum: Whether it sums gradients over micro-batches; zero between steps.
+        frozen: Whether it is mapped from the file of frozen tensors.
     """
 
     index: int
@@ -68,6 +87,7 @@ class Tensor:
     kind: str
     written: bool
     grad_sum: bool
+    frozen: bool
     nbytes: int
 
     @property
@@ -92,8 +112,15 @@ class Entry:
 class Library:
     """A loaded `step.so` with one open context."""
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
+    def __init__(
+        self, path: Path, threads: int | None = None, frozen: tuple[Path, int] | None = None
+    ) -> None:
         """Load the library and open a context.
+
+        Args:
+            path: The library.
+            threads: Threads that run kernels; None is one per processor.
+            frozen: The file of frozen tensors, and where they begin in it.
 
         Raises:
             UserError: [library-load] The system does not load it; [library-abi] it was built
@@ -113,16 +140,16 @@ class Library:
                 )
             )
         declare(self._dll)
-        self._open(threads or 0)
+        self._open(threads or 0, frozen)
         self.entries = {e.name: e for e in map(self._entry, range(self._count("entry")))}
         self.tensors = tuple(self._tensor(i) for i in range(self._count("tensor")))
 
-    def _open(self, threads: int) -> None:
+    def _open(self, threads: int, frozen: tuple[Path, int] | None) -> None:
         needed = CMemory()
         self._check(self._dll.pk_memory_needed(threads, ctypes.byref(needed)))
         available = available_bytes()
         refused = available is not None and needed.total_bytes > available
-        status = 2 if refused else self._dll.pk_open(threads, ctypes.byref(self._context))
+        status = 2 if refused else self._open_context(threads, frozen)
         if status == 2:
             self.close()
             has = "it" if available is None else f"{available} bytes are free and it"
@@ -136,6 +163,14 @@ class Library:
                 )
             )
         self._check(status)
+
+    def _open_context(self, threads: int, frozen: tuple[Path, int] | None) -> int:
+        context = ctypes.byref(self._context)
+        if frozen is None:
+            return int(self._dll.pk_open(threads, None, context))
+        with frozen[0].open("rb") as file:
+            where = CFrozen(file.fileno(), 0, frozen[1])
+            return int(self._dll.pk_open(threads, ctypes.byref(where), context))
 
     @property
     def is_open(self) -> bool:
@@ -182,7 +217,7 @@ class Library:
         """What the context takes."""
         used = CMemory()
         self._check(self._dll.pk_memory_used(self._context, ctypes.byref(used)))
-        return Memory(used.state_bytes, used.arena_bytes, used.runtime_bytes, used.total_bytes)
+        return Memory(**{f: getattr(used, f) for f in Memory.__slots__})
 
     @property
     def threads(self) -> int:
@@ -204,10 +239,8 @@ class Library:
             found.append(((kernel.value or b"").decode(), (node.value or b"").decode()))
         return found
 
-    def memory_of(self, tensor: Tensor) -> memoryview | None:
-        """Return the memory of a tensor of the state, None if it is not row-major."""
-        if tensor.order is not None:
-            return None
+    def memory_of(self, tensor: Tensor) -> memoryview:
+        """Return the memory of a tensor of the state, in its own order."""
         pointer = ctypes.c_void_p()
         self._check(
             self._dll.pk_tensor_memory(self._context, tensor.index, ctypes.byref(pointer))
@@ -230,6 +263,19 @@ class Library:
                 self._context, tensor.index, first, source.size, source.ctypes.data
             )
         )
+
+    def frozen_offset(self, tensor: Tensor) -> int:
+        """Return where a frozen tensor begins, counted from the first."""
+        offset = ctypes.c_uint64()
+        self._check(
+            self._dll.pk_frozen_offset(self._context, tensor.index, ctypes.byref(offset))
+        )
+        return offset.value
+
+    @property
+    def frozen_changed(self) -> bool:
+        """Whether a frozen tensor was given other values than its file holds."""
+        return bool(self._dll.pk_frozen_changed(self._context))
 
     def nonfinite_tensor(self) -> Tensor | None:
         """Return the first tensor changed by steps that holds a NaN or an infinity."""
@@ -319,6 +365,7 @@ def _tensor_of(index: int, c: CTensor) -> Tensor:
         kind=KINDS[c.kind],
         written=bool(c.flags & _WRITTEN),
         grad_sum=bool(c.flags & _GRAD_SUM),
+        frozen=bool(c.flags & _FROZEN),
         nbytes=c.nbytes,
     )
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 FORMAT = "pock-artifact"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_FILE = "manifest.json"
 STEP_FILE = "step.so"
 STATE_FILE = "state.safetensors"
-CONSTANTS_FILE = "constants.safetensors"
+FROZEN_FILE = "frozen.safetensors"
 GRAPH_FILE = "graph.txt"
 NATIVE = "native"
 ONNX = "onnx"
@@ -175,7 +175,7 @@ class Manifest:
         learning_rate: Used where none is given.
         seed: The seed of a fresh artifact.
         class_names: What the labels mean, empty if unknown.
-        memory: Planned bytes by category.
+        memory: Planned bytes: `state_bytes` and `arena_bytes` private, `frozen_bytes` mapped.
         report: What the compiler wants to show: scheme, kernels, counts. JSON values.
         files: Every other file of the folder.
     """

@@ -145,7 +145,7 @@ class OnnxProgram:
     def memory(self) -> Memory:
         """What the state takes; ONNX Runtime allocates everything else by itself."""
         nbytes = sum(s.tensor.nbytes * len(s.values) for s in self._slots.values())
-        return Memory(nbytes, 0, 0, nbytes)
+        return Memory(nbytes, 0, 0, nbytes, 0)
 
     @property
     def threads(self) -> int:
@@ -175,6 +175,15 @@ class OnnxProgram:
         whole = source if source.size == tensor.size else np.array(slot.value.numpy())
         whole.reshape(-1)[first : first + source.size] = source.reshape(-1)
         slot.value.update_inplace(np.ascontiguousarray(whole.reshape(tensor.shape)))
+
+    def frozen_offset(self, tensor: Tensor) -> int:
+        """Return 0: what is frozen is part of the models."""
+        return 0 * tensor.index
+
+    @property
+    def frozen_changed(self) -> bool:
+        """Whether a frozen tensor was given other values: none can be."""
+        return False
 
     def nonfinite_tensor(self) -> Tensor | None:
         """Return the first tensor changed by steps that holds a NaN or an infinity."""
@@ -377,7 +386,9 @@ def _state_tensor(
 ) -> Tensor:
     element = BY_NAME[spec.dtype]
     nbytes = math.prod(spec.shape) * element.nbytes
-    return Tensor(index, name, spec.shape, None, element, spec.kind, written, grad_sum, nbytes)
+    return Tensor(
+        index, name, spec.shape, None, element, spec.kind, written, grad_sum, False, nbytes
+    )
 
 
 def _entry(index: int, name: str, manifest: Manifest) -> Entry:
@@ -386,7 +397,9 @@ def _entry(index: int, name: str, manifest: Manifest) -> Entry:
     def port(number: int, of: InputSpec | OutputSpec, kind: str) -> Tensor:
         element = BY_NAME[of.dtype]
         nbytes = math.prod(of.shape) * element.nbytes
-        return Tensor(number, of.name, of.shape, None, element, kind, False, False, nbytes)
+        return Tensor(
+            number, of.name, of.shape, None, element, kind, False, False, False, nbytes
+        )
 
     inputs = tuple(port(i, s, "batch") for i, s in enumerate(spec.inputs))
     outputs = tuple(port(i, s, s.role) for i, s in enumerate(spec.outputs))

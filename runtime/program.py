@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pockc.errors import Problem, UserError
 from pockc.runtime.dtypes import Array
 from pockc.runtime.library import Entry, Library, Memory, Tensor
 from pockc.runtime.manifest import ONNX, ORT_TRAINING, STEP_FILE, Manifest
+
+if TYPE_CHECKING:
+    from pockc.runtime.frozen import FrozenFile
 
 Provider = str | tuple[str, Mapping[str, Any]]
 """An execution provider of ONNX Runtime by name, with its options if it has any."""
@@ -41,7 +44,7 @@ class Program(Protocol):
         ...
 
     def memory_of(self, tensor: Tensor) -> memoryview | None:
-        """Return a tensor's memory, None if it is out of reach or not row-major."""
+        """Return a tensor's memory in its own order, None if a device holds it."""
         ...
 
     def read(self, tensor: Tensor, first: int, target: Array) -> None:
@@ -50,6 +53,15 @@ class Program(Protocol):
 
     def write(self, tensor: Tensor, first: int, source: Array) -> None:
         """Copy a contiguous array over the elements from number `first` on."""
+        ...
+
+    def frozen_offset(self, tensor: Tensor) -> int:
+        """Return where a frozen tensor begins, counted from the first."""
+        ...
+
+    @property
+    def frozen_changed(self) -> bool:
+        """Whether a frozen tensor was given other values than its file holds."""
         ...
 
     def nonfinite_tensor(self) -> Tensor | None:
@@ -80,6 +92,7 @@ class Program(Protocol):
 def open_program(
     folder: Path,
     manifest: Manifest,
+    frozen: FrozenFile,
     threads: int | None = None,
     providers: Sequence[Provider] | None = None,
 ) -> Program:
@@ -88,6 +101,7 @@ def open_program(
     Args:
         folder: The artifact.
         manifest: Its manifest.
+        frozen: Its file of frozen tensors.
         threads: Threads that run kernels; None is one per processor.
         providers: For ONNX models, what runs them; None is the processor.
 
@@ -102,4 +116,4 @@ def open_program(
         what = f"{folder} is run by ONNX Runtime's training API, not by pockc"
         fix = "see backends/ort_training/README.md, or compile with --backend onnx"
         raise UserError(Problem("ort-training-artifact", what, fix=fix))
-    return Library(folder / STEP_FILE, threads)
+    return Library(folder / STEP_FILE, threads, (frozen.path, frozen.data_begin))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -47,6 +47,7 @@ class Header:
 
     tensors: Mapping[str, StoredTensor]
     metadata: Mapping[str, str]
+    data_begin: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ def _header(path: Path, data: dict[str, Any], begin: int, size: int) -> Header:
         end = tensor.end
     if end != size:
         raise _damaged(path, f"it has {size} bytes where its header tells of {end}")
-    return Header(tensors, metadata)
+    return Header(tensors, metadata, begin)
 
 
 def _damaged(path: Path, why: str) -> UserError:
@@ -121,7 +122,7 @@ def check_digest(path: Path, header: Header) -> None:
     expected = header.metadata.get(DIGEST_KEY)
     if expected is None:
         return
-    begin = min((t.begin for t in header.tensors.values()), default=path.stat().st_size)
+    begin = header.data_begin
     digest = hashlib.sha256()
     buffer = bytearray(CHUNK_BYTES)
     with path.open("rb", buffering=0) as file:
@@ -146,6 +147,13 @@ def read_chunks(
         read_into(file, piece.data.cast("B"))
         yield piece
         left -= len(piece)
+
+
+def stored_pieces(path: Path, tensor: StoredTensor) -> Iterator[memoryview]:
+    """Yield the bytes of a tensor of a file; a piece is valid until the next one."""
+    with path.open("rb", buffering=0) as file:
+        for piece in read_chunks(file, tensor):
+            yield piece.data.cast("B")
 
 
 def read_into(file: BinaryIO, target: memoryview) -> None:
@@ -187,8 +195,18 @@ def write(file: BinaryIO, tensors: Iterable[NewTensor], metadata: Mapping[str, s
     Equal input gives equal bytes. The file is seekable and at its beginning: its hash is filled
     in when the rest is written.
     """
-    ordered = sorted(tensors, key=lambda t: (-t.element.nbytes, t.name))
+    write_in_order(file, sorted(tensors, key=lambda t: (-t.element.nbytes, t.name)), metadata)
+
+
+def write_in_order(
+    file: BinaryIO,
+    ordered: Sequence[NewTensor],
+    metadata: Mapping[str, str],
+    align_bytes: int = 8,
+) -> None:
+    """As `write`, in this order; the first tensor begins at a multiple of `align_bytes`."""
     text = _header_text(ordered, metadata)
+    text += b" " * (-(8 + len(text)) % align_bytes)
     head = len(text).to_bytes(8, "little") + text
     digest = hashlib.sha256(head)
     file.write(head)
@@ -200,7 +218,7 @@ def write(file: BinaryIO, tensors: Iterable[NewTensor], metadata: Mapping[str, s
     file.write(digest.hexdigest().encode())
 
 
-def _header_text(ordered: Iterable[NewTensor], metadata: Mapping[str, str]) -> bytes:
+def _header_text(ordered: Sequence[NewTensor], metadata: Mapping[str, str]) -> bytes:
     # The metadata is the first entry: the hash's place is found before any tensor's name.
     header: dict[str, Any] = {
         _METADATA: {DIGEST_KEY: _NO_DIGEST} | dict(sorted(metadata.items()))
@@ -213,8 +231,7 @@ def _header_text(ordered: Iterable[NewTensor], metadata: Mapping[str, str]) -> b
             "shape": list(tensor.shape),
             "data_offsets": [begin, end],
         }
-    text = json.dumps(header, separators=(",", ":")).encode()
-    return text + b" " * (-len(text) % 8)
+    return json.dumps(header, separators=(",", ":")).encode()
 
 
 def array_chunks(array: Array) -> Iterator[memoryview]:

@@ -1,4 +1,9 @@
-"""The state between memory and files, piece by piece: there is never a second copy of it."""
+"""The state between memory and files, piece by piece: there is never a second copy of it.
+
+A file of the state comes in two sizes. A full one has every tensor of the model and of the
+optimizer. A small one has what steps change, and names by its hash the file of frozen tensors
+that completes it; an artifact's own state is of this kind.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +15,9 @@ import numpy as np
 
 from pockc.errors import Problem, UserError
 from pockc.runtime.dtypes import BY_NAME, Array, array_from, raw_from
+from pockc.runtime.frozen import FrozenFile, copied
 from pockc.runtime.library import Tensor
-from pockc.runtime.manifest import Manifest
+from pockc.runtime.manifest import FROZEN_FILE, Manifest
 from pockc.runtime.program import Program
 from pockc.runtime.safetensors import (
     CHUNK_BYTES,
@@ -28,13 +34,16 @@ from pockc.runtime.safetensors import (
 
 STEP_KEY = "pock.step"
 SEED_KEY = "pock.seed"
+FROZEN_KEY = "pock.frozen"
+"""Metadata of a small file: SHA-256 of the file of frozen tensors that completes it."""
+
 _STORED_METADATA = {"format": "pt"}
 
 
 def fill(library: Program, tensor: Tensor, file: BinaryIO, stored: StoredTensor) -> None:
     """Read a tensor from a file into its memory."""
     memory = library.memory_of(tensor)
-    if memory is not None:
+    if memory is not None and tensor.order is None and not tensor.frozen:
         file.seek(stored.begin)
         if tensor.nbytes:
             read_into(file, memory)
@@ -60,7 +69,7 @@ def clear(library: Program, tensor: Tensor) -> None:
 def pieces(library: Program, tensor: Tensor) -> Iterator[memoryview]:
     """Yield the bytes of a tensor in logical order; a piece is valid until the next one."""
     memory = library.memory_of(tensor)
-    if memory is not None:
+    if memory is not None and tensor.order is None:
         if tensor.nbytes:
             yield memory
         return
@@ -70,13 +79,6 @@ def pieces(library: Program, tensor: Tensor) -> Iterator[memoryview]:
         piece = buffer[: min(count, tensor.size - first)]
         library.read(tensor, first, piece)
         yield piece.data.cast("B")
-
-
-def stored_pieces(path: Path, stored: StoredTensor) -> Iterator[memoryview]:
-    """Yield the bytes of a tensor of another file; a piece is valid until the next one."""
-    with path.open("rb", buffering=0) as file:
-        for piece in read_chunks(file, stored):
-            yield piece.data.cast("B")
 
 
 def array_of(library: Program, tensor: Tensor) -> Array:
@@ -89,37 +91,33 @@ def array_of(library: Program, tensor: Tensor) -> Array:
 class State:
     """The tensors of an open artifact.
 
-    Those that a step reads or writes lie in the library's memory. The others, as the statistics
-    of a batch norm that was folded into its convolution, stay in the artifact's file.
+    Those that a step writes lie in the library's memory; those that it reads are mapped there.
+    The others, as the statistics of a batch norm that was folded into its convolution, stay in
+    the artifact's file.
     """
 
-    def __init__(self, library: Program, manifest: Manifest, source: Path) -> None:
+    def __init__(
+        self, library: Program, manifest: Manifest, source: Path, frozen: FrozenFile
+    ) -> None:
         """Keep what is needed; nothing is read.
 
         Args:
             library: Holds the memory.
             manifest: Names the model's tensors.
-            source: The state file of the artifact, for tensors that are not in memory.
+            source: The artifact's own state.
+            frozen: The artifact's frozen tensors.
         """
         self._library = library
         self._manifest = manifest
         self.source = source
+        self.frozen = frozen
         kept = (t for t in library.tensors if t.kind != "constant")
         self.tensors: Mapping[str, Tensor] = {t.name: t for t in kept}
 
-    def read_constants(self, path: Path) -> None:
-        """Fill the constants of the program.
-
-        Raises:
-            UserError: [state-mismatch] The file lacks one.
-        """
-        wanted = {t.name: t for t in self._library.tensors if t.kind == "constant"}
-        if wanted:
-            self._read(path, wanted, read_header(path))
-
     def read_initial(self) -> None:
-        """Fill everything from the artifact's own file."""
+        """Fill everything that steps change from the artifact's own file."""
         header = read_header(self.source)
+        self._check_completes(self.source, header)
         self._read_all(self.source, header)
 
     def read_checkpoint(self, path: Path) -> None:
@@ -132,23 +130,43 @@ class State:
         header = read_header(path)
         check_digest(path, header)
         arrays = {n: (t.element.name, t.shape) for n, t in header.tensors.items()}
-        self._check_fit(str(path), arrays)
+        self._check_completes(path, header)
+        self._check_fit(str(path), arrays, small=FROZEN_KEY in header.metadata)
         with path.open("rb", buffering=0) as file:
             self._check_folded((n, read_tensor(file, t)) for n, t in header.tensors.items())
         self._read_all(path, header)
 
+    def _check_completes(self, path: Path, header: Header) -> None:
+        wanted, own = header.metadata.get(FROZEN_KEY), self._frozen_hash
+        if wanted not in (None, own):
+            what = f"its frozen tensors have hash {wanted}, the artifact's {own}"
+            raise UserError(self._misfit(str(path), what))
+
+    @property
+    def _frozen_hash(self) -> str:
+        return self._manifest.files[FROZEN_FILE].sha256
+
     def _read_all(self, path: Path, header: Header) -> None:
         by_name = self._by_canonical(header.tensors)
         present = {n: t for n, t in self.tensors.items() if n in by_name}
+        small = FROZEN_KEY in header.metadata
         for name, tensor in self.tensors.items():
             if name in present:
                 continue
             if tensor.kind == "opt_state":
                 clear(self._library, tensor)
+            elif tensor.frozen and small:
+                self._restore(tensor)
             elif self._manifest.tensors[name].persistent:
                 raise UserError(self._misfit(str(path), f"'{name}' is missing"))
         self._read(path, present, header)
         self._set_progress(header)
+
+    def _restore(self, tensor: Tensor) -> None:
+        """Give a frozen tensor what its file holds, in case it was given something else."""
+        if self._library.frozen_changed:
+            raw = raw_from(self.frozen.read(tensor.name), tensor.element)
+            self._library.write(tensor, 0, raw)
 
     def _read(self, path: Path, tensors: Mapping[str, Tensor], header: Header) -> None:
         by_name = self._by_canonical(header.tensors)
@@ -203,9 +221,16 @@ class State:
         )
         return next(match, str(array.dtype))
 
-    def _check_fit(self, what: str, given: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
+    def _check_fit(
+        self,
+        what: str,
+        given: Mapping[str, tuple[str, tuple[int, ...]]],
+        small: bool = False,
+    ) -> None:
         specs = self._manifest.tensors
         known = {self._canonical(n) for n in given}
+        if small:
+            known |= set(self.frozen.tensors())
         problems = [
             self._misfit(what, f"'{n}' is missing")
             for n, s in specs.items()
@@ -231,17 +256,14 @@ class State:
         )
 
     def _check_folded(self, arrays: Iterator[tuple[str, Array]]) -> None:
-        own = read_header(self.source)
+        unread = self.frozen.unread(self._library)
         problems = []
-        with self.source.open("rb", buffering=0) as file:
-            for name, array in arrays:
-                stored = own.tensors.get(self._canonical(name))
-                if self._canonical(name) in self.tensors or stored is None:
-                    continue
-                if read_tensor(file, stored).tobytes() != array.tobytes():
-                    what = f"'{name}' differs, but it is frozen and part of the compiled code"
-                    fix = "compile the model again with these weights"
-                    problems.append(Problem("folded-tensor", what, fix=fix))
+        for name, array in arrays:
+            canonical = self._canonical(name)
+            if canonical in unread and self.frozen.read(canonical).tobytes() != array.tobytes():
+                what = f"'{name}' differs, but it is frozen and part of the compiled code"
+                fix = "compile the model again with these weights"
+                problems.append(Problem("folded-tensor", what, fix=fix))
         if problems:
             raise UserError(*problems)
 
@@ -254,8 +276,7 @@ class State:
         name = self._canonical(name)
         if name in self.tensors:
             return array_of(self._library, self.tensors[name])
-        stored = read_header(self.source).tensors.get(name)
-        if stored is None:
+        if name not in self.frozen.tensors():
             raise UserError(
                 Problem(
                     "no-tensor",
@@ -263,29 +284,34 @@ class State:
                     fix=f"choose from: {', '.join(sorted(self._manifest.tensors))}",
                 )
             )
-        with self.source.open("rb", buffering=0) as file:
-            return read_tensor(file, stored)
+        return self.frozen.read(name)
 
-    def write(self, file: BinaryIO) -> None:
-        """Write everything that is to be kept, optimizer and progress included."""
+    def write(self, file: BinaryIO, frozen_sha256: str | None = None) -> None:
+        """Write optimizer, progress, and all of the model's tensors or those that steps change.
+
+        Args:
+            file: What is written.
+            frozen_sha256: Write a small file, which the file of this hash completes.
+        """
         step, seed = self._library.progress()
         metadata = _STORED_METADATA | {STEP_KEY: str(step), SEED_KEY: str(seed)}
-        write(file, self._new_tensors(step), metadata)
+        if frozen_sha256 is not None:
+            metadata |= {FROZEN_KEY: frozen_sha256}
+        write(file, self._new_tensors(step, full=frozen_sha256 is None), metadata)
 
-    def _new_tensors(self, step: int) -> Iterable[NewTensor]:
+    def _new_tensors(self, step: int, full: bool) -> Iterable[NewTensor]:
         own = read_header(self.source)
         for name, tensor in self.tensors.items():
             # Before the first step the optimizer's tensors are as they begin; what is missing
             # in a file is zero.
             untouched = tensor.kind == "opt_state" and step == 0 and name not in own.tensors
-            if untouched or tensor.grad_sum:
+            if untouched or tensor.grad_sum or (tensor.frozen and not full):
                 continue
             chunks = pieces(self._library, tensor)
             yield NewTensor(name, tensor.element, tensor.shape, chunks)
-        for name, stored in own.tensors.items():
-            if name not in self.tensors:
-                chunks = stored_pieces(self.source, stored)
-                yield NewTensor(name, stored.element, stored.shape, chunks)
+        if full:
+            for stored in self.frozen.unread(self._library).values():
+                yield copied(self.frozen.path, stored)
 
 
 def _same_type(tensor: Tensor, stored: StoredTensor) -> bool:

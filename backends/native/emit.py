@@ -10,7 +10,7 @@ from pockc import plan
 from pockc.backends.base import Job, Kernel, KernelMaker
 from pockc.backends.native.link import NativeTarget, link
 from pockc.ir.graph import Graph
-from pockc.plan.product import Held, Made, Product
+from pockc.plan.product import Made, Product
 from pockc.runtime.manifest import NATIVE, STEP_FILE, Machine
 
 
@@ -65,9 +65,13 @@ def product_of(
         program=NATIVE,
         files={STEP_FILE: library},
         machine=machine,
-        state=tuple(Held(s.key, s.type, s.literal) for s in memory.state.slots),
+        state=memory.state.slots,
         entries=made,
-        memory={"state_bytes": memory.state.nbytes, "arena_bytes": memory.arena_bytes},
+        memory={
+            "state_bytes": memory.state.nbytes,
+            "frozen_bytes": memory.state.frozen_nbytes,
+            "arena_bytes": memory.arena_bytes,
+        },
         report=report or {},
     )
 

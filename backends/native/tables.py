@@ -38,6 +38,7 @@ from pockc.plan.types import (
 
 _SPACES = {
     Space.STATE: "PK_SPACE_STATE",
+    Space.FROZEN: "PK_SPACE_FROZEN",
     Space.ARENA: "PK_SPACE_ARENA",
     Space.SCALAR: "PK_SPACE_SCALAR",
 }
@@ -95,6 +96,7 @@ def _program_source(plan: Plan, kernel_count: int, micro_batches: int) -> str:
         "entry_count": len(plan.entries),
         "tensor_count": len(plan.state.slots),
         "state_bytes": plan.state.nbytes,
+        "frozen_bytes": plan.state.frozen_nbytes,
         "arena_bytes": plan.arena_bytes,
         "scalar_bytes": plan.scalar_bytes,
     }
@@ -177,6 +179,8 @@ def _tensor_rows(plan: Plan, types: _Types) -> list[str]:
         flags = ["PK_WRITTEN"] if slot.key in written else []
         if isinstance(slot.key, OptState) and slot.key.slot == GRAD_SUM_SLOT:
             flags.append("PK_GRAD_SUM")
+        if slot.space is Space.FROZEN:
+            flags.append("PK_FROZEN")
         name, kind = tensor_name(slot.key), _state_kind(slot.key)
         rows.append(types.row(name, kind, slot.type, " | ".join(flags) or "0u", slot.place))
     return rows

@@ -11,8 +11,8 @@ from pockc.backends.onnx.model import Draft, draft, finish
 from pockc.backends.onnx.weights import FILE, write_weights
 from pockc.ir.graph import Graph
 from pockc.ir.roles import Buffer, OptState, Param, state_written
-from pockc.plan.product import Held, Made, Product
-from pockc.plan.types import StateKey
+from pockc.plan.product import Made, Product
+from pockc.plan.types import StateKey, StateSlot
 from pockc.runtime.manifest import ANY, ONNX, Machine
 
 
@@ -50,17 +50,21 @@ def emit(graphs: Mapping[str, Graph], job: Job, producer: str = "pockc") -> Prod
             )
             for name, graph in graphs.items()
         ),
-        memory={"state_bytes": sum(h.type.nbytes for h in state), "arena_bytes": 0},
+        memory={
+            "state_bytes": sum(h.type.nbytes for h in state),
+            "frozen_bytes": 0,
+            "arena_bytes": 0,
+        },
     )
 
 
-def _state(graphs: Mapping[str, Graph]) -> tuple[Held, ...]:
+def _state(graphs: Mapping[str, Graph]) -> tuple[StateSlot, ...]:
     """Return what some entry changes; everything else is constant."""
     written = {state_written(o.role) for g in graphs.values() for o in g.outputs}
-    found: dict[StateKey, Held] = {}
+    found: dict[StateKey, StateSlot] = {}
     for graph in graphs.values():
         for i in graph.inputs:
             changes = isinstance(i.role, OptState) or i.role in written
             if changes and isinstance(i.role, Param | Buffer | OptState):
-                found.setdefault(i.role, Held(i.role, i.type))
+                found.setdefault(i.role, StateSlot(i.role, i.type, 0))
     return tuple(found.values())

@@ -19,7 +19,7 @@ from pockc.ir.types import DType
 from pockc.runtime.dtypes import BY_NAME, Array, raw_from
 from pockc.runtime.safetensors import NewTensor, array_chunks, read_header, write
 
-FILE = "frozen.safetensors"
+FILE = "constants.safetensors"
 INLINE_BYTES = 1024
 """Constants up to this size stay in the model."""
 

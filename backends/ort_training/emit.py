@@ -21,7 +21,8 @@ from pockc.backends.ort_training.optimizer import check_update, optimizer_model
 from pockc.errors import Problem, UserError
 from pockc.ir.graph import Graph
 from pockc.ir.roles import BufferUpdate, Gradient, Loss, Param
-from pockc.plan.product import Held, Made, Product
+from pockc.plan.product import Made, Product
+from pockc.plan.types import StateSlot
 from pockc.runtime.manifest import ANY, ORT_TRAINING, Machine
 
 _RESET = "lazy_reset_grad"
@@ -56,7 +57,7 @@ def emit(graphs: Mapping[str, Graph], job: Job) -> Product:
     for name, model in models.items():
         files[f"{name}.onnx"] = job.folder / f"{name}.onnx"
         files[f"{name}.onnx"].write_bytes(model.SerializeToString(deterministic=True))
-    state = tuple(Held(i.role, i.type) for i in train.inputs if i.role in keys)  # type: ignore[arg-type]
+    state = tuple(StateSlot(i.role, i.type, 0) for i in train.inputs if i.role in keys)  # type: ignore[arg-type]
     counted = {"train_step": "training_model", "evaluate": "eval_model"}
     return Product(
         program=ORT_TRAINING,
@@ -72,7 +73,11 @@ def emit(graphs: Mapping[str, Graph], job: Job) -> Product:
             )
             for name, model in counted.items()
         ),
-        memory={"state_bytes": sum(h.type.nbytes for h in state), "arena_bytes": 0},
+        memory={
+            "state_bytes": sum(h.type.nbytes for h in state),
+            "frozen_bytes": 0,
+            "arena_bytes": 0,
+        },
     )
 
 

@@ -6,9 +6,8 @@ Equal contents give equal bytes: names are sorted and nothing tells the time or 
 from __future__ import annotations
 
 import math
-import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,23 +18,24 @@ from pockc.errors import InternalError, Problem
 from pockc.ir.roles import (
     Batch,
     Buffer,
+    InputRole,
     Loss,
     Metric,
     OptState,
     OutputRole,
-    InputRole,
     Param,
     Prediction,
     state_written,
 )
 from pockc.ir.types import TensorType
 from pockc.plan.names import tensor_name
-from pockc.plan.product import Held, Made, Product
-from pockc.plan.types import Constant
+from pockc.plan.product import Made, Product
+from pockc.plan.types import Constant, Space, StateSlot
 from pockc.runtime.dtypes import BY_NAME, raw_from
 from pockc.runtime.files import replaced_folder
+from pockc.runtime.frozen import FrozenTensor, write_frozen
 from pockc.runtime.manifest import (
-    CONSTANTS_FILE,
+    FROZEN_FILE,
     GRAPH_FILE,
     MANIFEST_FILE,
     STATE_FILE,
@@ -50,7 +50,7 @@ from pockc.runtime.manifest import (
 )
 from pockc.runtime.opening import check_replaceable, sha256_of
 from pockc.runtime.safetensors import NewTensor, array_chunks, write
-from pockc.runtime.state import SEED_KEY, STEP_KEY
+from pockc.runtime.state import FROZEN_KEY, SEED_KEY, STEP_KEY
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +110,8 @@ def write_artifact(path: Path, contents: Contents) -> Manifest:
     with replaced_folder(path) as folder:
         for name, source in contents.product.files.items():
             shutil.copyfile(source, folder / name)
-        _write_tensors(folder / STATE_FILE, _state_tensors(contents), _metadata(contents))
-        _write_tensors(folder / CONSTANTS_FILE, _constants(contents.product), {})
+        _write_frozen(folder / FROZEN_FILE, contents)
+        _write_state(folder / STATE_FILE, contents, sha256_of(folder / FROZEN_FILE))
         (folder / GRAPH_FILE).write_text(contents.graph_text, encoding="utf-8")
         files = {
             f.name: FileSpec(sha256_of(f), f.stat().st_size) for f in sorted(folder.iterdir())
@@ -135,37 +135,54 @@ def _check_values(contents: Contents) -> None:
         raise InternalError(*problems)
 
 
-def _metadata(contents: Contents) -> dict[str, str]:
-    return {"format": "pt", STEP_KEY: "0", SEED_KEY: str(contents.seed)}
-
-
-def _write_tensors(
-    path: Path, tensors: Iterable[NewTensor], metadata: Mapping[str, str]
-) -> None:
+def _write_state(path: Path, contents: Contents, frozen_sha256: str) -> None:
+    metadata = {
+        "format": "pt",
+        STEP_KEY: "0",
+        SEED_KEY: str(contents.seed),
+        FROZEN_KEY: frozen_sha256,
+    }
     with path.open("wb") as file:
-        write(file, tensors, metadata)
-        file.flush()
-        os.fsync(file.fileno())
+        write(file, _state_tensors(contents), metadata)
+
+
+def _write_frozen(path: Path, contents: Contents) -> None:
+    with path.open("wb") as file:
+        write_frozen(file, _frozen_tensors(contents))
 
 
 def _state_tensors(contents: Contents) -> Iterator[NewTensor]:
-    types = {
-        s.key.name: s.type for s in contents.product.state if isinstance(s.key, Param | Buffer)
-    }
-    for name, value in sorted(contents.values.items()):
-        dtype = types[name].dtype.value if name in types else _dtype_of(value)
-        yield _new_tensor(name, value, dtype)
     for slot in contents.product.state:
-        if isinstance(slot.key, OptState) and slot.key in contents.initial:
-            value = contents.initial[slot.key]
+        value = _value_of(slot, contents)
+        if slot.space is Space.STATE and value is not None:
             yield _new_tensor(tensor_name(slot.key), value, slot.type.dtype.value)
 
 
-def _constants(product: Product) -> Iterator[NewTensor]:
-    for slot in product.state:
-        if isinstance(slot.key, Constant) and slot.literal is not None:
-            dtype = slot.type.dtype.value
-            yield _new_tensor(tensor_name(slot.key), slot.literal.array, dtype)
+def _value_of(slot: StateSlot, contents: Contents) -> np.ndarray | None:
+    """Return what a tensor begins with, None for zeros of the optimizer."""
+    match slot.key:
+        case Param(name) | Buffer(name):
+            return contents.values[name]
+        case OptState():
+            return contents.initial.get(slot.key)
+        case Constant():
+            return None if slot.literal is None else slot.literal.array
+
+
+def _frozen_tensors(contents: Contents) -> Iterator[FrozenTensor]:
+    """Yield what steps only read, then the model's tensors that none of them reads."""
+    slots = contents.product.state
+    for slot in slots:
+        value = _value_of(slot, contents)
+        if slot.space is Space.FROZEN and value is not None:
+            order = slot.type.layout
+            kept = value if order is None else value.transpose(order)
+            new = _new_tensor(tensor_name(slot.key), kept, slot.type.dtype.value)
+            yield FrozenTensor(new, slot.offset_bytes, order)
+    known = {tensor_name(s.key) for s in slots}
+    for name, value in sorted(contents.values.items()):
+        if name not in known:
+            yield FrozenTensor(_new_tensor(name, value, _dtype_of(value)))
 
 
 def _new_tensor(name: str, value: np.ndarray, dtype: str) -> NewTensor:
@@ -261,6 +278,6 @@ def _tensor_specs(contents: Contents) -> Iterator[tuple[str, TensorSpec]]:
             yield name, _optimizer_spec(slot)
 
 
-def _optimizer_spec(slot: Held) -> TensorSpec:
+def _optimizer_spec(slot: StateSlot) -> TensorSpec:
     size = math.prod(slot.type.shape)
     return TensorSpec("opt_state", slot.type.dtype.value, slot.type.shape, size)

@@ -13,9 +13,10 @@ import numpy as np
 from pockc.cli.places import check_file_target
 from pockc.errors import Problem, UserError
 from pockc.runtime.dtypes import BY_NAME, raw_from
-from pockc.runtime.manifest import STATE_FILE, Manifest
+from pockc.runtime.frozen import FrozenFile
+from pockc.runtime.manifest import FROZEN_FILE, STATE_FILE, Manifest
 from pockc.runtime.opening import check_files, read_manifest
-from pockc.runtime.safetensors import NewTensor, array_chunks, read_header, read_tensor, write
+from pockc.runtime.safetensors import NewTensor, array_chunks, read_all, write
 
 State = dict[str, np.ndarray]
 
@@ -28,14 +29,13 @@ def state_of(folder: Path) -> tuple[State, Manifest]:
     """
     manifest = read_manifest(folder)
     check_files(folder, manifest)
-    path = folder / STATE_FILE
-    stored = read_header(path).tensors
-    with path.open("rb", buffering=0) as file:
-        own = {
-            name: read_tensor(file, stored[name])
-            for name, spec in manifest.tensors.items()
-            if spec.in_state_dict
-        }
+    frozen = FrozenFile.open(folder / FROZEN_FILE)
+    changed = read_all(folder / STATE_FILE)
+    own = {
+        name: changed[name] if name in changed else frozen.read(name)
+        for name, spec in manifest.tensors.items()
+        if spec.in_state_dict
+    }
     return own | {alias: own[name] for alias, name in manifest.aliases.items()}, manifest
 
 

@@ -90,17 +90,21 @@ def memory_table(manifest: Manifest) -> Table:
     made = table("Memory, planned", "", "bytes", "", right=(1,))
     report: Mapping[str, Any] = manifest.report.get("memory", {})
     for name, nbytes in report.get("state", _state_by_kind(manifest)).items():
-        if name != "nbytes":
+        if name not in ("nbytes", "frozen_nbytes"):
             made.add_row(f"  {name.replace('_', ' ')}", size(nbytes))
-    made.add_row("state", size(manifest.memory.get("state_bytes", 0)), "lasts between calls")
+    state, frozen = (manifest.memory.get(f"{n}_bytes", 0) for n in ("state", "frozen"))
+    made.add_row("state", size(state), "private, lasts between calls")
+    made.add_row("frozen", size(frozen), "mapped from the file, loaded where it is read")
     for name in entry_names(manifest):
         entry = manifest.entries[name]
         over = entry.arena_bytes / entry.lower_bound_bytes - 1 if entry.lower_bound_bytes else 0
         note = f"{percent(over)} over the lower bound"
         made.add_row(f"  arena of {name}", size(entry.arena_bytes), note)
-    made.add_row("arena", size(manifest.memory.get("arena_bytes", 0)), "shared by the entries")
+    made.add_row(
+        "arena", size(manifest.memory.get("arena_bytes", 0)), "private, shared by the entries"
+    )
     for name, nbytes in sorted(manifest.memory.items()):
-        if name not in ("state_bytes", "arena_bytes"):
+        if name not in ("state_bytes", "frozen_bytes", "arena_bytes"):
             made.add_row(name.removesuffix("_bytes").replace("_", " "), size(nbytes))
     return made
 

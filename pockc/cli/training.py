@@ -123,7 +123,8 @@ def _conclude(artifact: Artifact, seconds: float, steps: int, before: int | None
     memory = artifact.memory
     planned = (
         f"{size(memory.total_bytes)} planned (state {size(memory.state_bytes)}, arena "
-        f"{size(memory.arena_bytes)}, runtime {size(memory.runtime_bytes)})"
+        f"{size(memory.arena_bytes)}, runtime {size(memory.runtime_bytes)}), "
+        f"{size(memory.frozen_bytes)} frozen, mapped from the file"
     )
     peak = peak_bytes()
     measured = ""

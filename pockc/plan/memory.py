@@ -26,7 +26,12 @@ pass. Workspace is scratch of one kernel. Temporaries are everything else, gradi
 
 @dataclass(frozen=True, slots=True)
 class StateMemory:
-    """Bytes of the state by purpose; alignment is in none of them but `nbytes`."""
+    """Bytes of what lasts, by purpose; alignment is in the last two only.
+
+    Attributes:
+        nbytes: Private memory: what steps write.
+        frozen_nbytes: Mapped from a file: what they only read.
+    """
 
     trained_parameters: int
     frozen_parameters: int
@@ -34,6 +39,7 @@ class StateMemory:
     optimizer: int
     constants: int
     nbytes: int
+    frozen_nbytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +120,7 @@ def _state_memory(entries: Sequence[Entry], plan: Plan) -> StateMemory:
         optimizer=sums["optimizer"],
         constants=sums["constant"],
         nbytes=plan.state.nbytes,
+        frozen_nbytes=plan.state.frozen_nbytes,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from pockc.errors import InternalError, Problem
 from pockc.ir.attrs import Literal
-from pockc.ir.roles import Buffer, OptState, Param, Scalar
+from pockc.ir.roles import Buffer, OptState, Param, Scalar, state_written
 from pockc.ir.types import TensorType
 from pockc.plan.arena import aligned, place
 from pockc.plan.liveness import blocks_of, lower_bound_bytes
@@ -49,8 +49,8 @@ def make_plan(entries: Sequence[Entry]) -> Plan:
 def _state_layout(entries: Sequence[Entry]) -> StateLayout:
     """Lay the state out in the order in which the entries name its tensors.
 
-    Parameters, buffers and optimizer state come first, then literals: what a checkpoint holds
-    is one range.
+    What a step writes, and all that belongs to the optimizer, lies in STATE: it is what a
+    checkpoint holds. The rest is FROZEN, the literals behind the model's own tensors.
     """
     types: dict[StateKey, TensorType] = {}
     literals: dict[Constant, Literal] = {}
@@ -68,12 +68,15 @@ def _state_layout(entries: Sequence[Entry]) -> StateLayout:
         literals.setdefault(constant, literal)
     if problems:
         raise InternalError(*problems)
-    slots, offset = [], 0
+    written = {state_written(o.role) for e in entries for o in e.graph.outputs}
+    slots, ends = [], {Space.STATE: 0, Space.FROZEN: 0}
     for key, tensor in types.items():
         content = literals.get(key) if isinstance(key, Constant) else None
-        slots.append(StateSlot(key, tensor, offset, content))
-        offset += aligned(tensor.nbytes)
-    return StateLayout(tuple(slots), offset)
+        lasting = isinstance(key, OptState) or key in written
+        space = Space.STATE if lasting else Space.FROZEN
+        slots.append(StateSlot(key, tensor, ends[space], content, space))
+        ends[space] += aligned(tensor.nbytes)
+    return StateLayout(tuple(slots), ends[Space.STATE], ends[Space.FROZEN])
 
 
 def _constants(entry: Entry) -> list[tuple[Constant, TensorType, Literal]]:

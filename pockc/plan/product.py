@@ -11,20 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pockc.ir.attrs import Literal
 from pockc.ir.roles import InputRole, OutputRole
 from pockc.ir.types import TensorType
-from pockc.plan.types import StateKey
+from pockc.plan.types import StateKey, StateSlot
 from pockc.runtime.manifest import Machine
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A tensor that lasts between calls; `literal` is the content of a constant."""
-
-    key: StateKey
-    type: TensorType
-    literal: Literal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +49,16 @@ class Product:
         program: Which runtime runs it; a `program` of the manifest.
         files: The files of the program, by their name in the artifact.
         machine: What it needs of the machine that runs it.
-        state: Every tensor of the state.
+        state: Every tensor that lasts between calls.
         entries: The entry points.
-        memory: Planned bytes: `state_bytes`, `arena_bytes` and others by purpose.
+        memory: Planned bytes: `state_bytes`, `frozen_bytes` and `arena_bytes`.
         report: For `inspect`: memory by purpose, kernels. JSON values.
     """
 
     program: str
     files: Mapping[str, Path]
     machine: Machine
-    state: tuple[Held, ...]
+    state: tuple[StateSlot, ...]
     entries: tuple[Made, ...]
     memory: Mapping[str, int]
     report: Mapping[str, Any] = field(default_factory=dict)

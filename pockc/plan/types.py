@@ -1,6 +1,6 @@
 """What a plan says: where every byte of a step lives and which kernel runs when.
 
-A plan is data only. A place names a memory space, an offset and a size; today there are three
+A plan is data only. A place names a memory space, an offset and a size; today there are four
 spaces and all lie in host memory. A device arena is a further member of `Space`.
 """
 
@@ -28,12 +28,15 @@ SCALARS = ("lr", "step", "seed")
 class Space(enum.Enum):
     """A region of memory that places are offsets into.
 
-    ARENA is scratch: what it holds is gone after the call. STATE lasts as long as the artifact
-    is open and is what a checkpoint keeps. SCALAR holds the numbers that the caller gives.
+    ARENA is scratch: what it holds is gone after the call. STATE is what steps change: it lasts
+    as long as the artifact is open and is what a checkpoint keeps. FROZEN is what no step
+    changes: it is mapped from a file, read-only, and takes memory only where it is read. SCALAR
+    holds the numbers that the caller gives.
     """
 
     ARENA = "arena"
     STATE = "state"
+    FROZEN = "frozen"
     SCALAR = "scalar"
 
 
@@ -156,27 +159,36 @@ class StateSlot:
     Attributes:
         key: What it is.
         type: Its type; the layout says in which order its bytes lie.
-        offset_bytes: Where it begins in STATE.
+        offset_bytes: Where it begins in its space.
         literal: The content, for a `Constant`.
+        space: STATE, or FROZEN if no step writes it.
     """
 
     key: StateKey
     type: TensorType
     offset_bytes: int
     literal: Literal | None = None
+    space: Space = Space.STATE
 
     @property
     def place(self) -> Place:
         """Where it lies."""
-        return Place(Space.STATE, self.offset_bytes, self.type.nbytes)
+        return Place(self.space, self.offset_bytes, self.type.nbytes)
 
 
 @dataclass(frozen=True, slots=True)
 class StateLayout:
-    """Where every tensor of the state lies; all entries share it."""
+    """Where every tensor that lasts lies; all entries share it.
+
+    Attributes:
+        slots: The tensors.
+        nbytes: Bytes of STATE.
+        frozen_nbytes: Bytes of FROZEN.
+    """
 
     slots: tuple[StateSlot, ...]
     nbytes: int
+    frozen_nbytes: int = 0
 
     def slot(self, key: StateKey) -> StateSlot | None:
         """Return the slot of a tensor, None if no entry uses it."""

@@ -6,6 +6,7 @@ are carried out on it. This shows:
 ports        every input and output of the graph has a place of its size
 bounds       every place is aligned and lies within its space
 state        slots are apart; steps write slots as a whole and nothing between them
+frozen       no step writes there, and what an entry writes does not lie there
 calls        every call of the entry is made once, with its kernel and its arguments
 apart        result and workspaces of a step overlap neither each other nor an operand
 reads        every read finds the value that it asks for, whole
@@ -31,6 +32,7 @@ from pockc.plan.types import (
     Plan,
     Space,
     StateKey,
+    StateSlot,
     Step,
 )
 
@@ -62,17 +64,27 @@ def _problem(slug: str, what: str) -> Problem:
 
 
 def _state_problems(plan: Plan) -> Iterator[Problem]:
+    limits = {Space.STATE: plan.state.nbytes, Space.FROZEN: plan.state.frozen_nbytes}
+    for space, limit in limits.items():
+        slots = [s for s in plan.state.slots if s.space is space]
+        yield from _slot_problems(sorted(slots, key=lambda s: s.offset_bytes), limit)
+    for slot in plan.state.slots:
+        if slot.space not in limits:
+            yield _problem("plan-state", f"{slot.key} lies in {slot.space.value}")
+        if isinstance(slot.key, Constant) and slot.literal is None:
+            yield _problem("plan-state", f"{slot.key} has no content")
+
+
+def _slot_problems(slots: Sequence[StateSlot], limit: int) -> Iterator[Problem]:
     end, before = 0, None
-    for slot in sorted(plan.state.slots, key=lambda s: s.offset_bytes):
+    for slot in slots:
         if slot.offset_bytes < end:
             yield _problem("plan-state", f"slots of {slot.key} and {before} overlap")
         if slot.offset_bytes % ALIGN_BYTES:
             yield _problem("plan-bounds", f"slot of {slot.key} is not aligned")
-        if isinstance(slot.key, Constant) and slot.literal is None:
-            yield _problem("plan-state", f"{slot.key} has no content")
         end, before = slot.offset_bytes + slot.type.nbytes, slot.key
-    if end > plan.state.nbytes:
-        yield _problem("plan-bounds", f"slot of {before} ends behind the state")
+    if end > limit:
+        yield _problem("plan-bounds", f"slot of {before} ends behind its space")
 
 
 @dataclass
@@ -114,6 +126,7 @@ class _Simulation:
         self.limits = {
             Space.ARENA: planned.arena_bytes,
             Space.STATE: plan.state.nbytes,
+            Space.FROZEN: plan.state.frozen_nbytes,
             Space.SCALAR: plan.scalar_bytes,
         }
         self.slots = {s.place: s.key for s in plan.state.slots}
@@ -155,7 +168,8 @@ class _Simulation:
             if port is None or port.place.nbytes != source.type.nbytes:
                 yield _problem("plan-ports", f"input {source.role} has no place of its size")
                 continue
-            if port.place.space is Space.STATE and self.slots.get(port.place) != source.role:
+            lasting = port.place.space in (Space.STATE, Space.FROZEN)
+            if lasting and self.slots.get(port.place) != source.role:
                 yield _problem("plan-ports", f"input {source.role} lies in a slot of another")
             yield from self._bounds(port.place, f"input {source.role}")
             self._put(port.place, f"%{source.name}")
@@ -241,6 +255,8 @@ class _Simulation:
                 yield _problem("plan-apart", f"{who} writes {place} over its own {other}")
         if place.space is Space.SCALAR:
             yield _problem("plan-bounds", f"{who} writes a scalar at {place}")
+        if place.space is Space.FROZEN:
+            yield _problem("plan-frozen", f"{who} writes {place}, which is read-only")
         if place.space is Space.STATE and place not in self.slots:
             yield _problem("plan-state", f"{who} writes {place}, which is no slot")
         self._put(place, label)

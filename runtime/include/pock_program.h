@@ -5,10 +5,16 @@
 #ifndef POCK_PROGRAM_H
 #define POCK_PROGRAM_H
 
-#include "pock.h"
+#include "pock_core.h"
 
 /* A region that offsets point into. A device arena is a further member. */
-enum { PK_SPACE_STATE = 0, PK_SPACE_ARENA = 1, PK_SPACE_SCALAR = 2, PK_SPACES = 3 };
+enum {
+    PK_SPACE_STATE = 0,
+    PK_SPACE_ARENA = 1,
+    PK_SPACE_SCALAR = 2,
+    PK_SPACE_FROZEN = 3,
+    PK_SPACES = 4
+};
 
 /* A place: the space in the top byte, the offset in bytes below. */
 #define PK_PLACE(space, offset) (((uint64_t)(space) << 56) | (uint64_t)(offset))
@@ -66,6 +72,7 @@ typedef struct pk_program {
     uint64_t state_bytes;
     uint64_t arena_bytes;
     uint64_t scalar_bytes;
+    uint64_t frozen_bytes;
 } pk_program;
 
 /* Defined by plan.c. */

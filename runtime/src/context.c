@@ -1,4 +1,5 @@
-/* Opening and closing: one mapping holds the context, its tables, the state and the arena. */
+/* Opening and closing: one mapping holds the context, its tables, the state and the arena; a
+ * second one is the file of frozen tensors. */
 #if defined(__linux__) && !defined(_GNU_SOURCE)
 #define _GNU_SOURCE
 #endif
@@ -9,6 +10,7 @@
 #endif
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* Offsets of the parts within the mapping. */
@@ -78,6 +80,7 @@ static bool place_ok(const pk_program *program, uint64_t place, uint64_t nbytes)
         [PK_SPACE_STATE] = program->state_bytes,
         [PK_SPACE_ARENA] = program->arena_bytes,
         [PK_SPACE_SCALAR] = program->scalar_bytes,
+        [PK_SPACE_FROZEN] = program->frozen_bytes,
     };
     const uint32_t space = PK_PLACE_SPACE(place);
     const uint64_t offset = PK_PLACE_OFFSET(place);
@@ -152,6 +155,7 @@ static pk_memory measure(const pk_program *program, const layout *l)
     memory.arena_bytes = program->arena_bytes;
     memory.runtime_bytes = l->scalars + program->scalar_bytes;
     memory.total_bytes = l->total;
+    memory.frozen_bytes = program->frozen_bytes;
     return memory;
 }
 
@@ -201,7 +205,51 @@ static void *map_memory(uint64_t bytes)
     return base;
 }
 
-pk_status pk_open_program(const pk_program *program, uint32_t threads, pk_context **context)
+/* The file from its beginning: an offset that is no multiple of a page cannot be mapped. */
+static pk_status map_frozen(pk_context *context, const pk_frozen *frozen)
+{
+    const uint64_t bytes = context->program->frozen_bytes;
+    if (bytes == 0u) {
+        context->spaces[PK_SPACE_FROZEN] = context->spaces[PK_SPACE_STATE]; /* for empty tensors */
+        return PK_OK;
+    }
+    struct stat info;
+    if (frozen == NULL || frozen->offset % PK_ALIGN != 0u || fstat(frozen->file, &info) != 0 ||
+        info.st_size < 0 || (uint64_t)info.st_size < bytes ||
+        (uint64_t)info.st_size - bytes < frozen->offset ||
+        frozen->offset + bytes > SIZE_MAX) {
+        return PK_E_FROZEN;
+    }
+    const uint64_t mapped = frozen->offset + bytes;
+    void *base = mmap(NULL, (size_t)mapped, PROT_READ, MAP_PRIVATE, frozen->file, 0);
+    if (base == MAP_FAILED) {
+        return PK_E_FROZEN;
+    }
+    context->frozen_mapping = base;
+    context->frozen_mapping_bytes = mapped;
+    context->spaces[PK_SPACE_FROZEN] = (uint8_t *)base + frozen->offset;
+    return PK_OK;
+}
+
+pk_status pk_frozen_unprotect(pk_context *context)
+{
+    if (!context->frozen_changed) {
+        if (mprotect(context->frozen_mapping, (size_t)context->frozen_mapping_bytes,
+                     PROT_READ | PROT_WRITE) != 0) {
+            return PK_E_MEMORY;
+        }
+        context->frozen_changed = true;
+    }
+    return PK_OK;
+}
+
+uint32_t pk_frozen_changed(const pk_context *context)
+{
+    return context != NULL && context->frozen_changed ? 1u : 0u;
+}
+
+pk_status pk_open_program(const pk_program *program, uint32_t threads, const pk_frozen *frozen,
+                          pk_context **context)
 {
     if (program == NULL || context == NULL) {
         return PK_E_ARGUMENT;
@@ -224,9 +272,11 @@ pk_status pk_open_program(const pk_program *program, uint32_t threads, pk_contex
     opened->spaces[PK_SPACE_STATE] = base + l.state;
     opened->spaces[PK_SPACE_ARENA] = base + l.arena;
     opened->spaces[PK_SPACE_SCALAR] = base + l.scalars;
-    resolve_places(opened, base, &l);
-    const pk_status status =
-        pk_pool_start(&opened->pool, (pk_worker *)(void *)(base + l.workers), threads);
+    pk_status status = map_frozen(opened, frozen);
+    if (status == PK_OK) {
+        resolve_places(opened, base, &l);
+        status = pk_pool_start(&opened->pool, (pk_worker *)(void *)(base + l.workers), threads);
+    }
     if (status != PK_OK) {
         pk_close(opened);
         return status;
@@ -235,9 +285,9 @@ pk_status pk_open_program(const pk_program *program, uint32_t threads, pk_contex
     return PK_OK;
 }
 
-pk_status pk_open(uint32_t threads, pk_context **context)
+pk_status pk_open(uint32_t threads, const pk_frozen *frozen, pk_context **context)
 {
-    return pk_open_program(&pk_linked_program, threads, context);
+    return pk_open_program(&pk_linked_program, threads, frozen, context);
 }
 
 void pk_close(pk_context *context)
@@ -247,6 +297,9 @@ void pk_close(pk_context *context)
     }
     if (context->process == getpid()) {
         pk_pool_stop(&context->pool);
+    }
+    if (context->frozen_mapping != NULL) {
+        (void)munmap(context->frozen_mapping, (size_t)context->frozen_mapping_bytes);
     }
     (void)munmap(context->mapping, (size_t)context->memory.total_bytes);
 }

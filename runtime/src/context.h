@@ -16,6 +16,9 @@ struct pk_context {
     void ***args;               /* per entry: the arguments of all steps as addresses */
     pk_memory memory;
     void *mapping; /* the one allocation; this struct lies at its start */
+    void *frozen_mapping;
+    uint64_t frozen_mapping_bytes;
+    bool frozen_changed;
     uint64_t step;
     int64_t seed;
     pk_step_hook hook;
@@ -36,7 +39,9 @@ static inline uint8_t *pk_address(const pk_context *context, uint64_t place)
 /* As pk_open and pk_memory_needed, for a program that need not be the linked one. */
 pk_status pk_program_memory(const pk_program *program, uint32_t threads, pk_memory *memory);
 PK_API pk_status pk_open_program(const pk_program *program, uint32_t threads,
-                                 pk_context **context);
+                                 const pk_frozen *frozen, pk_context **context);
+/* Let frozen memory be written; pages that are become private. */
+pk_status pk_frozen_unprotect(pk_context *context);
 
 /* Elements `first` .. `first + count - 1` in logical row-major order, from or to `linear`. */
 void pk_gather(const pk_tensor *tensor, const uint8_t *memory, uint64_t first, uint64_t count,

@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "pock.h"
+#include "pock_core.h"
 
 /* As many as the ticket has bits for. */
 enum { PK_MAX_THREADS = 32 };

@@ -188,33 +188,25 @@ static uint64_t element_count(const pk_tensor *tensor)
     return tensor->nbytes / pk_dtype_bytes(tensor->dtype);
 }
 
-/* As pk_run, with `skip` times the size of each input left out at its beginning. Without
- * `outputs` nothing is copied out. */
-static pk_status run_part(pk_context *context, uint32_t number, const pk_scalars *scalars,
-                          const void *const *inputs, uint32_t skip, void *const *outputs)
+static pk_status run_entry(pk_context *context, uint32_t number, const pk_scalars *scalars)
 {
-    const pk_entry *entry = &context->program->entries[number];
+    set_scalars(context, &context->program->entries[number], scalars);
+    pk_set_current_pool(&context->pool);
+    const pk_status status = call_steps(context, number);
+    pk_set_current_pool(NULL);
+    return status;
+}
+
+/* Copies the inputs to their places, with `skip` times the size of each left out at its beginning. */
+static void place_inputs(pk_context *context, const pk_entry *entry, const void *const *inputs,
+                         uint32_t skip)
+{
     for (uint32_t i = 0; i < entry->input_count; i++) {
         const pk_value *value = &entry->inputs[i];
         const uint8_t *source = inputs[i];
         pk_scatter(&value->tensor, pk_address(context, value->place), 0,
                    element_count(&value->tensor), source + skip * value->tensor.nbytes);
     }
-    set_scalars(context, entry, scalars);
-    pk_set_current_pool(&context->pool);
-    const pk_status status = call_steps(context, number);
-    pk_set_current_pool(NULL);
-    if (status != PK_OK) {
-        return status;
-    }
-    for (uint32_t i = 0; i < entry->output_count; i++) {
-        const pk_value *value = &entry->outputs[i];
-        if (outputs != NULL && outputs[i] != NULL) {
-            pk_gather(&value->tensor, pk_address(context, value->place), 0,
-                      element_count(&value->tensor), outputs[i]);
-        }
-    }
-    return PK_OK;
 }
 
 static pk_status check_call(const pk_context *context, const pk_entry *entry,
@@ -242,7 +234,66 @@ pk_status pk_run(pk_context *context, uint32_t entry, const pk_scalars *scalars,
     if (scalars == NULL) {
         return PK_E_ARGUMENT;
     }
-    return run_part(context, entry, scalars, inputs, 0, outputs);
+    place_inputs(context, found, inputs, 0);
+    const pk_status ran = run_entry(context, entry, scalars);
+    for (uint32_t i = 0; ran == PK_OK && i < found->output_count; i++) {
+        const pk_value *value = &found->outputs[i];
+        if (outputs != NULL && outputs[i] != NULL) {
+            pk_gather(&value->tensor, pk_address(context, value->place), 0,
+                      element_count(&value->tensor), outputs[i]);
+        }
+    }
+    return ran;
+}
+
+pk_status pk_run_placed(pk_context *context, uint32_t entry, const pk_scalars *scalars)
+{
+    if (entry_of(context, entry) == NULL || scalars == NULL) {
+        return PK_E_ARGUMENT;
+    }
+    return context->process == getpid() ? run_entry(context, entry, scalars) : PK_E_FORKED;
+}
+
+static pk_status check_elements(const pk_value *values, uint32_t count, uint32_t index,
+                                uint64_t first, uint64_t elements, const void *linear)
+{
+    if (index >= count || (linear == NULL && elements > 0u)) {
+        return PK_E_ARGUMENT;
+    }
+    const uint64_t size = element_count(&values[index].tensor);
+    return first <= size && elements <= size - first ? PK_OK : PK_E_SIZE;
+}
+
+pk_status pk_input_write(pk_context *context, uint32_t entry, uint32_t input, uint64_t first,
+                         uint64_t count, const void *source)
+{
+    const pk_entry *found = entry_of(context, entry);
+    if (found == NULL) {
+        return PK_E_ARGUMENT;
+    }
+    const pk_status status =
+        check_elements(found->inputs, found->input_count, input, first, count, source);
+    if (status == PK_OK) {
+        const pk_value *value = &found->inputs[input];
+        pk_scatter(&value->tensor, pk_address(context, value->place), first, count, source);
+    }
+    return status;
+}
+
+pk_status pk_output_read(const pk_context *context, uint32_t entry, uint32_t output,
+                         uint64_t first, uint64_t count, void *target)
+{
+    const pk_entry *found = entry_of(context, entry);
+    if (found == NULL) {
+        return PK_E_ARGUMENT;
+    }
+    const pk_status status =
+        check_elements(found->outputs, found->output_count, output, first, count, target);
+    if (status == PK_OK) {
+        const pk_value *value = &found->outputs[output];
+        pk_gather(&value->tensor, pk_address(context, value->place), first, count, target);
+    }
+    return status;
 }
 
 /* Steele et al., Fast Splittable Pseudorandom Number Generators, OOPSLA 2014: the finaliser. */
@@ -294,12 +345,15 @@ static pk_status read_loss(const pk_context *context, const pk_entry *entry, dou
 
 /* The sum of the micro-batches' losses; stops at the first that is not finite. */
 static pk_status run_micro_batches(pk_context *context, uint32_t entry, pk_scalars *scalars,
-                                   const void *const *inputs, double *sum)
+                                   pk_fill fill, void *user, double *sum)
 {
     const pk_entry *found = &context->program->entries[entry];
     for (uint32_t i = 0; i < context->program->micro_batches; i++) {
         scalars->seed = pk_step_seed(context->seed, scalars->step, i);
-        pk_status status = run_part(context, entry, scalars, inputs, i, NULL);
+        pk_status status = fill(user, i);
+        if (status == PK_OK) {
+            status = run_entry(context, entry, scalars);
+        }
         double loss = 0.0;
         if (status == PK_OK) {
             status = read_loss(context, found, &loss);
@@ -315,29 +369,17 @@ static pk_status run_micro_batches(pk_context *context, uint32_t entry, pk_scala
     return PK_OK;
 }
 
-pk_status pk_train_step(pk_context *context, float lr, const void *const *inputs, float *loss)
+static pk_status take_step(pk_context *context, uint32_t entry, float lr, pk_fill fill, void *user,
+                           float *loss)
 {
-    uint32_t entry = 0;
     uint32_t apply = 0;
-    pk_status status = pk_entry_find(context, "train_step", &entry);
-    if (status != PK_OK) {
-        return status;
-    }
-    const uint32_t parts = context->program->micro_batches;
     const bool has_apply = pk_entry_find(context, "apply_update", &apply) == PK_OK;
-    status = check_call(context, &context->program->entries[entry], inputs);
-    if (status != PK_OK) {
-        return status;
-    }
-    if (loss == NULL) {
-        return PK_E_ARGUMENT;
-    }
     pk_scalars scalars = {lr, 0, context->step + 1u, 0};
     double sum = 0.0;
-    status = run_micro_batches(context, entry, &scalars, inputs, &sum);
-    *loss = (float)(sum / (double)parts);
+    pk_status status = run_micro_batches(context, entry, &scalars, fill, user, &sum);
+    *loss = (float)(sum / (double)context->program->micro_batches);
     if (status == PK_OK && has_apply) {
-        status = run_part(context, apply, &scalars, NULL, 0, NULL);
+        status = run_entry(context, apply, &scalars);
     }
     if (status != PK_OK) {
         clear_gradient_sums(context);
@@ -345,4 +387,52 @@ pk_status pk_train_step(pk_context *context, float lr, const void *const *inputs
     }
     context->step += 1u;
     return PK_OK;
+}
+
+pk_status pk_train_step_placed(pk_context *context, float lr, pk_fill fill, void *user,
+                               float *loss)
+{
+    uint32_t entry = 0;
+    const pk_status status = pk_entry_find(context, "train_step", &entry);
+    if (status != PK_OK) {
+        return status;
+    }
+    if (context->process != getpid()) {
+        return PK_E_FORKED;
+    }
+    if (fill == NULL || loss == NULL) {
+        return PK_E_ARGUMENT;
+    }
+    return take_step(context, entry, lr, fill, user, loss);
+}
+
+typedef struct whole_batch {
+    pk_context *context;
+    const pk_entry *entry;
+    const void *const *inputs;
+} whole_batch;
+
+static pk_status fill_from_batch(void *user, uint32_t micro_batch)
+{
+    const whole_batch *batch = user;
+    place_inputs(batch->context, batch->entry, batch->inputs, micro_batch);
+    return PK_OK;
+}
+
+pk_status pk_train_step(pk_context *context, float lr, const void *const *inputs, float *loss)
+{
+    uint32_t entry = 0;
+    pk_status status = pk_entry_find(context, "train_step", &entry);
+    if (status != PK_OK) {
+        return status;
+    }
+    whole_batch batch = {context, &context->program->entries[entry], inputs};
+    status = check_call(context, batch.entry, inputs);
+    if (status != PK_OK) {
+        return status;
+    }
+    if (loss == NULL) {
+        return PK_E_ARGUMENT;
+    }
+    return take_step(context, entry, lr, fill_from_batch, &batch, loss);
 }

@@ -203,15 +203,57 @@ pk_status pk_tensor_read(const pk_context *context, uint32_t index, uint64_t fir
     return status;
 }
 
+/* Whether memory holds these elements; read in pieces, as they may lie in another order. */
+static bool holds(const pk_tensor *tensor, const uint8_t *memory, uint64_t first, uint64_t count,
+                  const uint8_t *source)
+{
+    enum { PIECE = 1024 };
+    uint64_t piece[PIECE / sizeof(uint64_t)];
+    const uint32_t bytes = pk_dtype_bytes(tensor->dtype);
+    for (uint64_t done = 0; done < count;) {
+        const uint64_t left = count - done;
+        const uint64_t size = left < PIECE / bytes ? left : PIECE / bytes;
+        pk_gather(tensor, memory, first + done, size, (uint8_t *)piece);
+        if (memcmp(piece, source + done * bytes, (size_t)(size * bytes)) != 0) {
+            return false;
+        }
+        done += size;
+    }
+    return true;
+}
+
 pk_status pk_tensor_write(pk_context *context, uint32_t index, uint64_t first, uint64_t count,
                           const void *source)
 {
-    const pk_status status = check_range(context, index, first, count, source);
+    pk_status status = check_range(context, index, first, count, source);
+    if (status != PK_OK) {
+        return status;
+    }
+    const pk_value *value = &context->program->tensors[index];
+    uint8_t *memory = pk_address(context, value->place);
+    if (PK_PLACE_SPACE(value->place) == PK_SPACE_FROZEN) {
+        if (holds(&value->tensor, memory, first, count, source)) {
+            return PK_OK;
+        }
+        status = pk_frozen_unprotect(context);
+    }
     if (status == PK_OK) {
-        const pk_value *value = &context->program->tensors[index];
-        pk_scatter(&value->tensor, pk_address(context, value->place), first, count, source);
+        pk_scatter(&value->tensor, memory, first, count, source);
     }
     return status;
+}
+
+pk_status pk_frozen_offset(const pk_context *context, uint32_t index, uint64_t *offset)
+{
+    if (context == NULL || offset == NULL || index >= context->program->tensor_count) {
+        return PK_E_ARGUMENT;
+    }
+    const uint64_t place = context->program->tensors[index].place;
+    if (PK_PLACE_SPACE(place) != PK_SPACE_FROZEN) {
+        return PK_E_NOT_FOUND;
+    }
+    *offset = PK_PLACE_OFFSET(place);
+    return PK_OK;
 }
 
 /* Whether the exponent is all ones, which is how IEEE writes NaN and infinity. */

@@ -27,19 +27,21 @@ def test_the_folder_holds_standard_formats(tmp_path: Path, library: Path) -> Non
     path = tmp_path / "toy.pock"
     manifest = write_artifact(path, toy_contents(library))
     assert sorted(p.name for p in path.iterdir()) == [
-        "constants.safetensors", "graph.txt", "manifest.json", "state.safetensors", "step.so",
+        "frozen.safetensors", "graph.txt", "manifest.json", "state.safetensors", "step.so",
     ]  # fmt: skip
     data = json.loads((path / "manifest.json").read_text())
-    assert (data["format"], data["format_version"]) == ("pock-artifact", 1)
+    assert (data["format"], data["format_version"]) == ("pock-artifact", 2)
     assert sorted(data["files"]) == sorted(
         p.name for p in path.iterdir() if p.suffix != ".json"
     )
     state = read_all(path / "state.safetensors")
-    assert sorted(state) == sorted(toy_values())
+    frozen = read_all(path / "frozen.safetensors")
+    assert sorted(state) == ["fc.weight", "last_seed"]
+    pads = ["pock.pad.12", "pock.pad.68"]
+    assert sorted(frozen) == ["bn.weight", "constant.scale", "mean", *pads]
     for name, value in toy_values().items():
-        np.testing.assert_array_equal(state[name], value)
-    constants = read_all(path / "constants.safetensors")
-    np.testing.assert_array_equal(constants["constant.scale"], SCALE)
+        np.testing.assert_array_equal((state | frozen)[name], value)
+    np.testing.assert_array_equal(frozen["constant.scale"], SCALE)
     assert read_manifest(path) == manifest
     check_files(path, manifest)
 
@@ -60,7 +62,11 @@ def test_the_manifest_says_what_inspect_shows(tmp_path: Path, library: Path) -> 
     assert manifest.tensors["optimizer.momentum.fc.weight"].kind == "opt_state"
     assert manifest.entries["train_step"].multiply_adds == 120
     assert manifest.entries["train_step"].steps == 6
-    assert manifest.memory == {"state_bytes": 384, "arena_bytes": 896}
+    assert manifest.memory == {
+        "state_bytes": 256,
+        "frozen_bytes": 128,
+        "arena_bytes": 896,
+    }
     assert [i.name for i in manifest.entries["evaluate"].inputs] == ["x", "target"]
     assert [o.name for o in manifest.entries["predict"].outputs] == ["0"]
     assert [o.batched for o in manifest.entries["train_step"].outputs] == [False]

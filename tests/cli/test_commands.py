@@ -116,7 +116,8 @@ def test_inspect_shows_entries_and_memory(pockc: Command, toy_path: Path) -> Non
     status, out, _ = pockc("inspect", toy_path)
     assert status == 0
     assert re.search(r"train_step +\d+ kernel calls, .* takes x f32\[4, 3\], target", out)
-    assert re.search(r"state +\d+ B +lasts between calls", out)
+    assert re.search(r"state +256 B +private, lasts between calls", out)
+    assert re.search(r"frozen +128 B +mapped from the file", out)
     assert re.search(r"arena of train_step +\d+ B", out)
 
 

@@ -35,6 +35,7 @@ class Machine:
         self.memory = {
             Space.ARENA: bytearray(plan.arena_bytes),
             Space.STATE: bytearray([GARBAGE] * plan.state.nbytes),
+            Space.FROZEN: bytearray([GARBAGE] * plan.state.frozen_nbytes),
             Space.SCALAR: bytearray(plan.scalar_bytes),
         }
         for slot in plan.state.slots:

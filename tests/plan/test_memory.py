@@ -42,7 +42,8 @@ def test_the_state_is_told_by_purpose() -> None:
     assert state.frozen_parameters == 8 * 16 * 4
     assert state.optimizer == 16 * 2 * 4
     assert (state.buffers, state.constants) == (0, 0)
-    assert state.nbytes == 128 + 512 + 128
+    assert state.nbytes == 128 + 128
+    assert state.frozen_nbytes == 512
 
 
 def test_saved_activations_are_what_backward_reads_of_forward() -> None:

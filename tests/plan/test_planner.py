@@ -240,3 +240,26 @@ def test_one_literal_in_two_layouts_is_two_tensors_with_two_names() -> None:
     digest = "0123"
     names = [tensor_name(Constant(digest)), tensor_name(Constant(digest, (1, 0)))]
     assert names == ["constant.0123", "constant.0123.1_0"]
+
+
+def test_what_no_step_writes_is_frozen() -> None:
+    made = graph("""
+      %x : f32[4,8] = input batch "x"
+      %w : f32[8,8] = input param "w"
+      %v : f32[8,8] = input param "v"
+      %m : f32[8,8] = input buffer "m"
+      %k : f32[8,8] = input opt_state "k" "v"
+      %a : f32[8,8] = add(%w, %m)
+      %b : f32[8,8] = add(%a, %v)
+      %c : f32[8,8] = add(%b, %k)
+      output update "v" %c
+    """)
+    state = planned(made).state
+    places = {tensor_name(s.key): str(s.place) for s in state.slots}
+    assert places == {
+        "w": "frozen[0:256]",
+        "v": "state[0:256]",
+        "m": "frozen[256:512]",
+        "optimizer.k.v": "state[256:512]",  # the optimizer's, though nothing writes it
+    }
+    assert (state.nbytes, state.frozen_nbytes) == (512, 512)

@@ -160,3 +160,27 @@ def test_a_problem_says_who_looked_for_what_and_what_was_there() -> None:
     text = str(caught.value.problems[0])
     assert text.startswith("[plan-clobbered] %y looks for %h at arena[")
     assert "and finds nothing" in text
+
+
+def test_a_step_that_writes_what_is_frozen_is_found() -> None:
+    update = GOOD.state.slots
+    frozen = tuple(replace(s, space=Space.FROZEN) for s in update)
+    state = replace(GOOD.state, slots=frozen, nbytes=0, frozen_nbytes=GOOD.state.nbytes)
+    spaces = {s.place: f.place for s, f in zip(update, frozen, strict=True)}
+    entry = GOOD.entries[0]
+    moved_entry = replace(
+        entry,
+        steps=tuple(
+            replace(s, args=tuple(spaces.get(a, a) for a in s.args)) for s in entry.steps
+        ),
+        inputs=tuple(replace(i, place=spaces.get(i.place, i.place)) for i in entry.inputs),
+        outputs=tuple(replace(o, place=spaces.get(o.place, o.place)) for o in entry.outputs),
+    )
+    assert slugs(ENTRY, replace(GOOD, state=state, entries=(moved_entry,))) == {"plan-frozen"}
+
+
+def test_a_slot_in_the_arena_is_found() -> None:
+    slot = GOOD.state.slots[0]
+    slots = (replace(slot, space=Space.ARENA), *GOOD.state.slots[1:])
+    state = replace(GOOD.state, slots=slots)
+    assert "plan-state" in slugs(ENTRY, replace(GOOD, state=state))

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "context.h"
-#include "pock.h"
+#include "pock_core.h"
 
 static int failures;
 
@@ -28,20 +28,36 @@ static const float x[24] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 0, 1};
 static const int64_t target[8] = {0, 1, 2, 3, 4};
 static const void *const batch[2] = {x, target};
 
+/* What the file of frozen tensors holds behind its header: a mean of zeros, a scale of one. */
+enum { FROZEN_OFFSET = 192, FROZEN_BYTES = 128, SCALE_OFFSET = 64 };
+
+static pk_frozen frozen_file(void)
+{
+    static FILE *file;
+    const float one = 1.0f;
+    if (file == NULL) {
+        file = tmpfile();
+        CHECK(file != NULL && ftruncate(fileno(file), FROZEN_OFFSET + FROZEN_BYTES) == 0);
+        CHECK(pwrite(fileno(file), &one, sizeof one, FROZEN_OFFSET + SCALE_OFFSET) == sizeof one);
+    }
+    const pk_frozen frozen = {fileno(file), 0, FROZEN_OFFSET};
+    return frozen;
+}
+
 static pk_context *opened(uint32_t threads)
 {
     pk_context *context = NULL;
-    CHECK(pk_open(threads, &context) == PK_OK);
-    const float one = 1.0f;
-    uint32_t scale = 0;
-    CHECK(pk_tensor_find(context, "constant.scale", &scale) == PK_OK);
-    CHECK(pk_tensor_write(context, scale, 0, 1, &one) == PK_OK);
+    const pk_frozen frozen = frozen_file();
+    CHECK(pk_open(threads, &frozen, &context) == PK_OK);
     return context;
 }
 
 static void check_status_texts(void)
 {
-    for (int status = 0; status <= (int)PK_E_PROGRAM; status++) {
+    for (int status = 0; status <= (int)PK_E_STOPPED; status++) {
+        if (status == (int)PK_E_FROZEN + 1) {
+            status = (int)PK_E_NO_ARTIFACT; /* numbers that are kept free */
+        }
         CHECK(strcmp(pk_status_text((pk_status)status), "unknown status") != 0);
     }
     CHECK(strcmp(pk_status_text((pk_status)99), "unknown status") == 0);
@@ -54,8 +70,9 @@ static void check_null_arguments(void)
     pk_entry_info info;
     const pk_tensor *tensor = NULL;
     uint32_t index = 0;
-    CHECK(pk_open(1, NULL) == PK_E_ARGUMENT);
-    CHECK(pk_open_program(NULL, 1, NULL) == PK_E_ARGUMENT);
+    CHECK(pk_open(1, NULL, NULL) == PK_E_ARGUMENT);
+    CHECK(pk_open_program(NULL, 1, NULL, NULL) == PK_E_ARGUMENT);
+    CHECK(pk_frozen_offset(NULL, 0, NULL) == PK_E_ARGUMENT && pk_frozen_changed(NULL) == 0);
     CHECK(pk_memory_needed(1, NULL) == PK_E_ARGUMENT);
     CHECK(pk_memory_used(NULL, &memory) == PK_E_ARGUMENT);
     CHECK(pk_entry_at(NULL, 0, &info) == PK_E_ARGUMENT);
@@ -72,7 +89,8 @@ static void check_tables(void)
     pk_memory used;
     CHECK(pk_memory_needed(1, &needed) == PK_OK && pk_memory_used(context, &used) == PK_OK);
     CHECK(memcmp(&needed, &used, sizeof used) == 0);
-    CHECK(used.state_bytes == 384 && used.arena_bytes == 896);
+    CHECK(used.state_bytes == 256 && used.arena_bytes == 896);
+    CHECK(used.frozen_bytes == 128);
     CHECK(used.total_bytes >= used.state_bytes + used.arena_bytes + used.runtime_bytes);
     uint32_t entry = 0;
     CHECK(pk_entry_find(context, "evaluate", &entry) == PK_OK);
@@ -132,6 +150,50 @@ static void check_layouts(void)
     pk_close(context);
 }
 
+static void check_frozen(void)
+{
+    pk_context *context = opened(1);
+    uint32_t scale = 0;
+    uint32_t weight = 0;
+    uint64_t offset = 0;
+    void *memory = NULL;
+    float number = 1.0f;
+    CHECK(pk_tensor_find(context, "constant.scale", &scale) == PK_OK);
+    CHECK(pk_tensor_find(context, "fc.weight", &weight) == PK_OK);
+    CHECK(pk_frozen_offset(context, scale, &offset) == PK_OK && offset == SCALE_OFFSET);
+    CHECK(pk_frozen_offset(context, weight, &offset) == PK_E_NOT_FOUND);
+    CHECK(pk_frozen_offset(context, 99, &offset) == PK_E_ARGUMENT);
+    CHECK(pk_tensor_memory(context, scale, &memory) == PK_OK);
+    CHECK(((uintptr_t)memory & 63u) == 0u);
+    /* What it holds already changes nothing; anything else does not reach the file. */
+    CHECK(pk_tensor_write(context, scale, 0, 1, &number) == PK_OK);
+    CHECK(pk_frozen_changed(context) == 0);
+    number = 2.0f;
+    CHECK(pk_tensor_write(context, scale, 0, 1, &number) == PK_OK);
+    CHECK(pk_frozen_changed(context) == 1);
+    pk_context *other = opened(1);
+    CHECK(pk_tensor_read(other, scale, 0, 1, &number) == PK_OK && number == 1.0f);
+    CHECK(pk_tensor_read(context, scale, 0, 1, &number) == PK_OK && number == 2.0f);
+    pk_close(other);
+    pk_close(context);
+}
+
+static void check_bad_frozen_files(void)
+{
+    pk_context *context = NULL;
+    pk_frozen frozen = frozen_file();
+    CHECK(pk_open(1, NULL, &context) == PK_E_FROZEN && context == NULL);
+    frozen.offset += 64; /* the file is too short */
+    CHECK(pk_open(1, &frozen, &context) == PK_E_FROZEN && context == NULL);
+    frozen.offset = UINT64_MAX - 63u;
+    CHECK(pk_open(1, &frozen, &context) == PK_E_FROZEN);
+    frozen = frozen_file();
+    frozen.offset += 4;
+    CHECK(pk_open(1, &frozen, &context) == PK_E_FROZEN);
+    frozen.file = -1;
+    CHECK(pk_open(1, &frozen, &context) == PK_E_FROZEN);
+}
+
 static float loss_after(uint32_t threads, int steps)
 {
     pk_context *context = opened(threads);
@@ -176,6 +238,62 @@ static void check_run_arguments(void)
     CHECK(pk_train_step(context, 0.1f, batch, NULL) == PK_E_ARGUMENT);
     CHECK(pk_train_step(NULL, 0.1f, batch, &loss) == PK_E_ARGUMENT);
     pk_close(context);
+}
+
+static pk_status place_batch(void *user, uint32_t micro_batch)
+{
+    pk_context *context = user;
+    uint32_t entry = 0;
+    CHECK(pk_entry_find(context, "train_step", &entry) == PK_OK);
+    /* In two pieces, the second one first. */
+    const float *rows = x + micro_batch * 12u;
+    CHECK(pk_input_write(context, entry, 0, 5, 7, rows + 5) == PK_OK);
+    CHECK(pk_input_write(context, entry, 0, 0, 5, rows) == PK_OK);
+    CHECK(pk_input_write(context, entry, 1, 0, 4, target + micro_batch * 4u) == PK_OK);
+    return PK_OK;
+}
+
+static pk_status refuse_batch(void *user, uint32_t micro_batch)
+{
+    (void)user;
+    (void)micro_batch;
+    return PK_E_STOPPED;
+}
+
+static void check_placed(void)
+{
+    pk_context *one = opened(1);
+    pk_context *other = opened(1);
+    const pk_scalars scalars = {0.0f, 0, 1, 0};
+    float rows[4] = {-1, -1, -1, -1};
+    float placed[4] = {-2, -2, -2, -2};
+    void *const outputs[4] = {rows, NULL, NULL, NULL};
+    float losses[2] = {0};
+    uint64_t step = 0;
+    int64_t seed = 0;
+    uint32_t entry = 0;
+    for (int i = 0; i < 3; i++) {
+        CHECK(pk_train_step(one, 0.1f, batch, &losses[0]) == PK_OK);
+        CHECK(pk_train_step_placed(other, 0.1f, place_batch, other, &losses[1]) == PK_OK);
+        CHECK(memcmp(&losses[0], &losses[1], sizeof(float)) == 0);
+    }
+    CHECK(pk_train_step_placed(other, 0.1f, refuse_batch, NULL, &losses[1]) == PK_E_STOPPED);
+    CHECK(pk_train_step_placed(other, 0.1f, NULL, NULL, &losses[1]) == PK_E_ARGUMENT);
+    CHECK(pk_progress_get(other, &step, &seed) == PK_OK && step == 3);
+    CHECK(pk_entry_find(one, "evaluate", &entry) == PK_OK);
+    CHECK(pk_run(one, entry, &scalars, batch, outputs) == PK_OK);
+    CHECK(pk_input_write(other, entry, 0, 0, 12, x) == PK_OK);
+    CHECK(pk_input_write(other, entry, 1, 0, 4, target) == PK_OK);
+    CHECK(pk_run_placed(other, entry, &scalars) == PK_OK);
+    CHECK(pk_output_read(other, entry, 0, 1, 3, placed + 1) == PK_OK);
+    CHECK(pk_output_read(other, entry, 0, 0, 1, placed) == PK_OK);
+    CHECK(memcmp(rows, placed, sizeof rows) == 0);
+    CHECK(pk_input_write(other, entry, 0, 12, 1, x) == PK_E_SIZE);
+    CHECK(pk_input_write(other, entry, 2, 0, 1, x) == PK_E_ARGUMENT);
+    CHECK(pk_output_read(other, entry, 0, UINT64_MAX, 2, placed) == PK_E_SIZE);
+    CHECK(pk_run_placed(other, 99, &scalars) == PK_E_ARGUMENT);
+    pk_close(one);
+    pk_close(other);
 }
 
 static void check_failing_kernel(void)
@@ -258,18 +376,19 @@ static void check_seeds(void)
 static void check_bad_programs(void)
 {
     pk_context *context = NULL;
+    const pk_frozen frozen = frozen_file();
     pk_program program = pk_linked_program;
     program.abi_version = 0;
-    CHECK(pk_open_program(&program, 1, &context) == PK_E_PROGRAM && context == NULL);
+    CHECK(pk_open_program(&program, 1, &frozen, &context) == PK_E_PROGRAM && context == NULL);
     program = pk_linked_program;
     program.state_bytes = 8; /* tensors beyond the end */
-    CHECK(pk_open_program(&program, 1, &context) == PK_E_PROGRAM);
+    CHECK(pk_open_program(&program, 1, &frozen, &context) == PK_E_PROGRAM);
     program = pk_linked_program;
     program.kernel_count = 1;
-    CHECK(pk_open_program(&program, 1, &context) == PK_E_PROGRAM);
+    CHECK(pk_open_program(&program, 1, &frozen, &context) == PK_E_PROGRAM);
     program = pk_linked_program;
     program.arena_bytes = UINT64_C(1) << 55; /* more than an address space */
-    CHECK(pk_open_program(&program, 1, &context) == PK_E_MEMORY);
+    CHECK(pk_open_program(&program, 1, &frozen, &context) == PK_E_MEMORY);
 }
 
 static void check_fork(void)
@@ -313,12 +432,15 @@ int main(void)
     check_null_arguments();
     check_tables();
     check_layouts();
+    check_frozen();
+    check_bad_frozen_files();
     if (pk_linked_program.micro_batches == 1) {
         check_training();
         check_contexts_are_independent();
         check_run_arguments();
         check_hook();
     }
+    check_placed();
     check_failing_kernel();
     check_nonfinite();
     check_seeds();

@@ -48,19 +48,14 @@ W = TensorType((K, C), F32, (1, 0))
 LOGITS, ROWS, NUMBER = TensorType((N, K), F32), TensorType((N,), F32), TensorType((), F32)
 SEED = TensorType((), I64)
 
-_KEYS = (
-    (Param("fc.weight"), W),
-    (Buffer("mean"), TensorType((C,), F32)),
-    (Buffer("last_seed"), SEED),
-    (OptState("momentum", "fc.weight"), W),
-    (OptState("grad_sum", "fc.weight"), W),
-    (Constant("scale"), TensorType((1,), F32)),
+_SLOTS = (
+    StateSlot(Param("fc.weight"), W, 0),
+    StateSlot(Buffer("mean"), TensorType((C,), F32), 0, None, Space.FROZEN),
+    StateSlot(Buffer("last_seed"), SEED, 64),
+    StateSlot(OptState("momentum", "fc.weight"), W, 128),
+    StateSlot(OptState("grad_sum", "fc.weight"), W, 192),
+    StateSlot(Constant("scale"), TensorType((1,), F32), 64, Literal(SCALE), Space.FROZEN),
 )
-_SLOTS = tuple(
-    StateSlot(key, type_, 64 * i, Literal(SCALE) if isinstance(key, Constant) else None)
-    for i, (key, type_) in enumerate(_KEYS)
-)
-_STATE = {slot.key: slot.place for slot in _SLOTS}
 _W, _MEAN, _LAST, _MOMENTUM, _SUM, _SCALE = (s.place for s in _SLOTS)
 
 
@@ -128,7 +123,7 @@ def toy_plan(micro_batches: int = 1, fail: bool = False) -> Plan:
     ]  # fmt: skip
     if micro_batches > 1:
         entries.append(_entry("apply_update", (update,), lr, *new_state))
-    return Plan(StateLayout(_SLOTS, 64 * len(_SLOTS)), tuple(entries), _ARENA_BYTES, 192)
+    return Plan(StateLayout(_SLOTS, 256, 128), tuple(entries), _ARENA_BYTES, 192)
 
 
 def toy_values() -> dict[str, np.ndarray]:

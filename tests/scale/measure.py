@@ -51,6 +51,7 @@ def main(path: Path, steps: int) -> None:
         "grown": grown,
         "planned": used.total_bytes,
         "state": used.state_bytes,
+        "frozen": used.frozen_bytes,
         "arena": used.arena_bytes,
         "runtime": used.runtime_bytes,
     }

@@ -117,9 +117,18 @@ class LongProduct:
         down, along = p.left.strides[-2:]
         row = partial.strides[-2]
 
+        # Asking costs a tenth of what waiting for a block does; below this, nobody waits.
+        far = p.left.type.nbytes + right.type.nbytes >= 4 * p.b.target.l2_bytes
+
         @contextmanager
         def reduce() -> Iterator[tuple[Expr, ...]]:
             with code.loop(length) as k:
+                if far:  # the same place of the next block, which is next in the cache
+                    after = k + length
+                    code.emit(p.left.memory.prefetch(from_left + after * along))
+                    for j in vectors.starts:
+                        place = from_right + after * right.strides[-2] + j
+                        code.emit(right.memory.prefetch(place))
                 yield (k,)
 
         compute(

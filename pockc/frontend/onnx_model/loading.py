@@ -82,5 +82,9 @@ def _example(onnx: Any, given: Any) -> Tensor:  # noqa: ANN401
     if dtype.kind == "f":
         # Only shape and type matter; a graph of numbers that differ shows more mistakes.
         count = math.prod(shape)
-        return torch.linspace(-1, 1, count).reshape(shape).to(torch.from_numpy(np.zeros(0, dtype)).dtype)
+        return (
+            torch.linspace(-1, 1, count)
+            .reshape(shape)
+            .to(torch.from_numpy(np.zeros(0, dtype)).dtype)
+        )
     return torch.from_numpy(np.zeros(shape, dtype))

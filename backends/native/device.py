@@ -1,0 +1,102 @@
+"""The device's part of the runtime: `libpock.so` and the command `pock-run`, for a target.
+
+Both are built once for a target and kept; an artifact holds neither.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from pathlib import Path
+
+import pockc.runtime
+from pockc.backends.native.link import HOST, NativeTarget
+from pockc.backends.native.zig import cache_folder, run_zig
+
+LIBRARY = "libpock.so"
+COMMAND = "pock-run"
+
+_COMPILE = (
+    "-std=c11",
+    "-D_POSIX_C_SOURCE=200809L",
+    "-Os",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-ffunction-sections",
+    "-fdata-sections",
+    "-fno-sanitize=all",
+    "-fno-stack-protector",
+    "-fno-asynchronous-unwind-tables",
+    "-g0",
+)
+_LINK = ("-s", "-Wl,--gc-sections", "-Wl,--build-id=none", "-Wl,-z,defs")
+_EXPORTS = "{ global: pock_*; local: *; };\n"
+
+
+def runtime_folder() -> Path:
+    """Return the folder of the runtime's sources."""
+    return Path(str(pockc.runtime.__file__)).resolve().parent
+
+
+def library_sources() -> list[Path]:
+    """Return the sources of `libpock`. A static build adds `src` and the plan's tables."""
+    source = runtime_folder()
+    return [*sorted((source / "device").glob("*.c")), source / "src" / "status.c"]
+
+
+def command_sources() -> list[Path]:
+    """Return the sources of `pock-run`, without those of the library."""
+    return sorted((runtime_folder() / "cli").glob("*.c"))
+
+
+def include_flags() -> tuple[str, ...]:
+    """Return where the headers are."""
+    source = runtime_folder()
+    return tuple(
+        part for f in ("include", "src", "device", "cli") for part in ("-I", str(source / f))
+    )
+
+
+def build_device(folder: Path, target: NativeTarget = HOST) -> tuple[Path, Path]:
+    """Write `libpock.so` and `pock-run` to a folder; return their paths.
+
+    The command finds the library beside itself.
+
+    Raises:
+        UserError: [no-zig] The compiler is not installed.
+        InternalError: [zig-failed] It failed.
+    """
+    kept = cache_folder() / "device" / _key(target)
+    if not (kept / COMMAND).exists():
+        _build(kept, target)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (LIBRARY, COMMAND):
+        shutil.copy(kept / name, folder / name)
+    return folder / LIBRARY, folder / COMMAND
+
+
+def _key(target: NativeTarget) -> str:
+    source = runtime_folder()
+    key = hashlib.sha256(f"{target.triple} {_COMPILE} {_LINK}".encode())
+    headers = [f for d in ("include", "src", "device", "cli") for f in (source / d).glob("*.h")]
+    for file in [*library_sources(), *command_sources(), *sorted(headers)]:
+        key.update(file.name.encode() + file.read_bytes())
+    return key.hexdigest()[:32]
+
+
+def _build(kept: Path, target: NativeTarget) -> None:
+    kept.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="build-", dir=kept) as name:
+        folder = Path(name)
+        (folder / "exports.map").write_text(_EXPORTS, encoding="utf-8")
+        common = ("cc", "-target", target.triple, *_COMPILE, *include_flags(), *_LINK)
+        library = ("-shared", f"-Wl,-soname,{LIBRARY}", "-Wl,--version-script=exports.map")
+        sources = [str(f) for f in library_sources()]
+        run_zig((*common, *library, *sources, "-ldl", "-lm", "-o", LIBRARY), folder)
+        sources = [str(f) for f in command_sources()]
+        where = ("-Wl,-rpath,$ORIGIN", LIBRARY, "-lm", "-o", COMMAND)
+        run_zig((*common, *sources, *where), folder)
+        # Renamed, the command last: a second process never takes half of it.
+        for file in (LIBRARY, COMMAND):
+            (folder / file).replace(kept / file)
