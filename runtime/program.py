@@ -112,6 +112,10 @@ def open_program(
         from pockc.runtime.onnx_program import OnnxProgram
 
         return OnnxProgram(folder, manifest, threads, providers)
+    if providers:
+        what = f"{folder} holds no ONNX models, so no execution provider can run it"
+        fix = "leave the provider out, or compile with --backend onnx"
+        raise UserError(Problem("no-provider", what, fix=fix))
     if manifest.program == ORT_TRAINING:
         what = f"{folder} is run by ONNX Runtime's training API, not by pockc"
         fix = "see backends/ort_training/README.md, or compile with --backend onnx"

@@ -80,7 +80,7 @@ class Builder:
         return self.graph.operand_types(node)
 
     def op(self, op: str, *inputs: str, **attrs: Any) -> str:  # noqa: ANN401
-        """Add an operator and return the name of its result; attributes of None are left out."""
+        """Add an operator, without attributes of None, and return the name of its result."""
         return self.ops(op, *inputs, results=1, **attrs)[0]
 
     def ops(

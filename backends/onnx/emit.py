@@ -43,7 +43,7 @@ def emit(graphs: Mapping[str, Graph], job: Job, producer: str = "pockc") -> Prod
         entries=tuple(
             Made(
                 name,
-                [(role, graph.input_of(role).type) for _, role in drafts[name].inputs],
+                drafts[name].types(),
                 [(o.role, graph.type_of(o.value)) for o in graph.outputs],
                 counts[name],
                 tuple(in_place(graph)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,8 +31,12 @@ from pockc.ir.roles import (
     role_fields,
     state_written,
 )
+from pockc.ir.types import TensorType
 from pockc.plan.names import tensor_name
 from pockc.plan.types import StateKey
+
+PORTS = "pockc.io"
+"""Metadata of a model: what its inputs and outputs are for, as JSON."""
 
 NEW = "new."
 """Before the name of a tensor of the state: what it is after the call."""
@@ -45,6 +49,11 @@ class Draft:
     builder: Builder
     inputs: tuple[tuple[str, InputRole], ...]
     outputs: tuple[tuple[str, OutputRole], ...]
+
+    def types(self) -> list[tuple[InputRole, TensorType]]:
+        """Return what the model takes."""
+        kept = {role for _, role in self.inputs}
+        return [(i.role, i.type) for i in self.builder.graph.inputs if i.role in kept]
 
 
 def draft(
@@ -122,19 +131,31 @@ def _output_name(role: OutputRole) -> str:
     return "loss" if isinstance(role, Loss) else ".".join((role.keyword, *role_fields(role)))
 
 
-def finish(drafted: Draft, places: Mapping[str, int], producer: str) -> onnx.ModelProto:
-    """Return the model, its large constants at their places in the file of weights."""
+def finish(
+    drafted: Draft,
+    places: Mapping[str, int],
+    producer: str,
+    initializers: Sequence[onnx.TensorProto] | None = None,
+) -> onnx.ModelProto:
+    """Return the model, its large constants at their places in the file of weights.
+
+    Args:
+        drafted: The model.
+        places: Where each large constant begins in the file.
+        producer: Who made it.
+        initializers: The constants, if they are not in that file.
+    """
     builder = drafted.builder
     graph = builder.graph
-    inputs = [
-        _value(name, graph, graph.input_of(role).name)  # type: ignore[union-attr]
-        for name, role in drafted.inputs
-    ]
+    types = dict(drafted.types())
+    inputs = [_value(name, types[role]) for name, role in drafted.inputs]
     outputs = [
-        _value(name, graph, o.value)
+        _value(name, graph.type_of(o.value))
         for (name, _), o in zip(drafted.outputs, graph.outputs, strict=True)
     ]
-    weights = [initializer(n, w, places) for n, w in builder.weights.items()]
+    weights = initializers
+    if weights is None:
+        weights = [initializer(n, w, places) for n, w in builder.weights.items()]
     made = helper.make_graph(list(builder.nodes()), graph.name, inputs, outputs, weights)
     model = helper.make_model(
         made,
@@ -142,12 +163,11 @@ def finish(drafted: Draft, places: Mapping[str, int], producer: str) -> onnx.Mod
         opset_imports=[helper.make_opsetid("", builder.opset)],
         ir_version=10 if builder.opset >= METADATA_OPSET else 9,
     )
-    helper.set_model_props(model, {"pockc.io": json.dumps(_ports(drafted), indent=1)})
+    helper.set_model_props(model, {PORTS: json.dumps(_ports(drafted), indent=1)})
     return model
 
 
-def _value(name: str, graph: Graph, value: str) -> onnx.ValueInfoProto:
-    tensor = graph.type_of(value)
+def _value(name: str, tensor: TensorType) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, ELEMENTS[tensor.dtype], tensor.shape)
 
 

@@ -24,7 +24,7 @@ def choose(asked: int | None) -> int:
     """
     import onnx
 
-    newest = onnx.defs.onnx_opset_version()
+    newest = int(onnx.defs.onnx_opset_version())
     if asked is None:
         return min(NEWEST, newest, _of_runtime())
     if LEAST <= asked <= newest:

@@ -128,7 +128,8 @@ def _biased_convolution(graph: Graph, node: Node) -> Way | None:
         row = made.inputs[0] if made is not None and made.op == "reshape" else bias
         flat = graph.type_of(row).shape == (channels,)
         reads = (*conv.inputs, row if flat else bias)
-        windows = Windows.of(conv, *graph.operand_types(conv), conv.type)
+        images, filters = graph.operand_types(conv)
+        windows = Windows.of(conv, images, filters, conv.type)
 
         def rule(
             builder: Builder,
@@ -145,6 +146,15 @@ def _biased_convolution(graph: Graph, node: Node) -> Way | None:
     return None
 
 
+def _one(operator: str, *reads: str) -> Way:
+    """Return the way of one operator."""
+
+    def rule(builder: Builder, node: Node) -> str:  # noqa: ARG001  as every rule
+        return builder.op(operator, *(builder[r] for r in reads))
+
+    return Way(reads, rule)
+
+
 def _clip(graph: Graph, node: Node) -> Way | None:
     """The least of a bound and the greatest of another bound: Clip, as in ReLU6."""
     for value, high in _orders(node):
@@ -153,8 +163,7 @@ def _clip(graph: Graph, node: Node) -> Way | None:
             continue
         for x, low in _orders(lower):
             if _number(graph, low) is not None:
-                reads = (x, low, high)
-                return Way(reads, lambda b, _, r=reads: b.op("Clip", *(b[v] for v in r)))
+                return _one("Clip", x, low, high)
     return None
 
 
@@ -162,7 +171,7 @@ def _relu(graph: Graph, node: Node) -> Way | None:
     """The greatest of zero: Relu."""
     for x, zero in _orders(node):
         if _number(graph, zero) == 0 and graph.type_of(x).shape == node.type.shape:
-            return Way((x,), lambda b, _, x=x: b.op("Relu", b[x]))
+            return _one("Relu", x)
     return None
 
 

@@ -76,3 +76,16 @@ def initializer(name: str, weight: Weight, places: Mapping[str, int]) -> onnx.Te
     for key, value in facts.items():
         tensor.external_data.add(key=key, value=str(value))
     return tensor
+
+
+def inlined(weights: Mapping[str, Weight]) -> list[onnx.TensorProto]:
+    """Return constants as a model holds them that has no other file."""
+    return [
+        TensorProto(
+            name=name,
+            data_type=ELEMENTS[weight.dtype],
+            dims=weight.raw.shape,
+            raw_data=weight.raw.tobytes(),
+        )
+        for name, weight in weights.items()
+    ]

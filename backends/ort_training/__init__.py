@@ -1,8 +1,8 @@
 """Artifacts for ONNX Runtime's on-device training, whose last release is 1.19.2.
 
-Training, evaluation and optimizer models and a checkpoint, as `onnxruntime.training.api` and its
-C, C++, C# and mobile bindings load them: for who has that in place already. New work is better
-served by the backend `onnx`, which any release runs.
+Training, evaluation and optimizer models and a checkpoint, as `onnxruntime.training.api` and
+its C, C++, C# and mobile bindings load them: for who has that in place already. New work is
+better served by the backend `onnx`, which any release runs.
 """
 
 from __future__ import annotations

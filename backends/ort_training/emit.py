@@ -1,7 +1,7 @@
 """From gradients to the models that ONNX Runtime's training API loads.
 
-Its names say what is what: `<parameter>_grad.accumulation.buffer` is where gradients add up, and
-`lazy_reset_grad` says that they begin anew.
+Its names say what is what: `<parameter>_grad.accumulation.buffer` is where gradients add up,
+and `lazy_reset_grad` says that they begin anew.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def emit(graphs: Mapping[str, Graph], job: Job) -> Product:
     for name, model in models.items():
         files[f"{name}.onnx"] = job.folder / f"{name}.onnx"
         files[f"{name}.onnx"].write_bytes(model.SerializeToString(deterministic=True))
-    state = tuple(StateSlot(i.role, i.type, 0) for i in train.inputs if i.role in keys)  # type: ignore[arg-type]
+    state = tuple(StateSlot(i.role, i.type, 0) for i in train.inputs if i.role in keys)
     counted = {"train_step": "training_model", "evaluate": "eval_model"}
     return Product(
         program=ORT_TRAINING,

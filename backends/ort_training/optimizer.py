@@ -1,4 +1,4 @@
-"""The optimizer model of ONNX Runtime's training API: one operator over sequences of tensors."""
+"""The optimizer model of ONNX Runtime's training API: one operator over sequences."""
 
 from __future__ import annotations
 

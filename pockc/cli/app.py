@@ -35,6 +35,14 @@ ThreadsOption = Annotated[
 ]
 
 
+ProviderOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--provider", metavar="NAME", help="Of ONNX Runtime, as cuda; for ONNX artifacts."
+    ),
+]
+
+
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     try:
@@ -71,7 +79,7 @@ def compile_(  # noqa: PLR0913, PLR0917  one parameter per option
     model: Annotated[
         str,
         typer.Argument(
-            help="model.py, model.py:factory, package.module:factory or a saved .pt2"
+            help="model.py, model.py:factory, package.module:factory, .pt2 or .onnx"
         ),
     ],
     output: Annotated[
@@ -113,7 +121,10 @@ def compile_(  # noqa: PLR0913, PLR0917  one parameter per option
         typer.Option(help="Running statistics: frozen or update."),
     ] = None,
     target: Annotated[str, typer.Option(help="The machine it is for; see `targets`.")] = "host",
-    backend: Annotated[str, typer.Option(help="Who makes the kernels.")] = "tvm",
+    backend: Annotated[str, typer.Option(help="tvm, onnx or ort-training.")] = "tvm",
+    opset: Annotated[
+        int | None, typer.Option(help="Version of ONNX's operators, for ONNX backends.")
+    ] = None,
     threads: ThreadsOption = None,
     dump_passes: Annotated[
         Path | None,
@@ -146,6 +157,7 @@ def compile_(  # noqa: PLR0913, PLR0917  one parameter per option
             batch,
             target,
             backend,
+            opset,
             threads,
             dump_passes,
         )
@@ -187,6 +199,7 @@ def train(  # noqa: PLR0913, PLR0917  one parameter per option
         bool, typer.Option("--resume", help="Skip the steps that the artifact has taken.")
     ] = False,
     threads: ThreadsOption = None,
+    provider: ProviderOption = None,
 ) -> None:
     """Fine-tune an artifact; its weights are replaced by the trained ones.
 
@@ -206,12 +219,19 @@ def train(  # noqa: PLR0913, PLR0917  one parameter per option
         resume=resume,
     )
     run_training(
-        TrainRequest(artifact, data, evaluation, output or artifact, threads, seed, options)
+        TrainRequest(
+            artifact, data, evaluation, output or artifact, threads, provider, seed, options
+        )
     )
 
 
 @app.command("eval")
-def eval_(artifact: ArtifactArg, data: DataOption, threads: ThreadsOption = None) -> None:
+def eval_(
+    artifact: ArtifactArg,
+    data: DataOption,
+    threads: ThreadsOption = None,
+    provider: ProviderOption = None,
+) -> None:
     """Compute loss and accuracy on a data set.
 
     Example:
@@ -221,7 +241,7 @@ def eval_(artifact: ArtifactArg, data: DataOption, threads: ThreadsOption = None
     from pockc.cli.text import figures
     from pockc.runtime import load
 
-    with load(artifact, threads) as opened:
+    with load(artifact, threads, providers=provider) as opened:
         arrays = read_data(data, opened.entry_spec("evaluate").inputs, "eval")
         say(figures(opened.evaluate(arrays)))
 
@@ -235,6 +255,7 @@ def predict(
         typer.Option("-o", "--output", metavar="OUT.npz", help="Write all outputs there."),
     ] = None,
     threads: ThreadsOption = None,
+    provider: ProviderOption = None,
 ) -> None:
     """Run the model; print the likeliest class of each row, or write what it returns.
 
@@ -245,7 +266,7 @@ def predict(
     """
     from pockc.cli.predicting import run_predict
 
-    run_predict(artifact, data, output, threads)
+    run_predict(artifact, data, output, threads, provider)
 
 
 @app.command()
@@ -289,17 +310,21 @@ def inspect(
 def export(
     artifact: ArtifactArg,
     to: Annotated[
-        Path, typer.Option("--to", metavar="FILE", help="Ends in .safetensors, .npz or .pt.")
+        Path, typer.Option(
+            "--to", metavar="FILE", help="Ends in .safetensors, .npz, .pt or .onnx."
+        )
     ],
 ) -> None:
-    """Write the weights so that the original module loads them with strict=True.
+    """Write the weights so that the original module loads them with strict=True, or a model.
 
-    Example:
+    Examples:
         pockc export model.pock --to state_dict.safetensors
+
+        pockc export model.pock --to tuned.onnx
     """
     from pockc.cli.exporting import export as write
 
-    say(f"wrote {write(artifact, to)} tensors to {to}")
+    say(f"wrote {write(artifact, to)}")
 
 
 @app.command()

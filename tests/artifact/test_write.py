@@ -118,7 +118,7 @@ def test_tensors_that_do_not_fit_the_plan_are_told(tmp_path: Path, library: Path
     assert str(caught.value) == (
         "[artifact-values] the plan holds fc.weight as f32[5,3; 1,0], the model has shape "
         "[3, 5]\n"
-        "[artifact-values] the plan holds mean as f32[3], the model has nothing"
+        "[artifact-values] the program holds mean as f32[3], the model has nothing"
     )
     assert not (tmp_path / "a").exists()
 
@@ -132,7 +132,7 @@ def test_machines_need_what_their_code_uses(monkeypatch: pytest.MonkeyPatch) -> 
     assert (pi.arch, pi.features) == ("aarch64", ())
     assert "asimddp" in machine_for("rpi5", "aarch64-linux-gnu", "cortex-a76").features
     monkeypatch.setattr(
-        "pockc.artifact.write.cpu_features", lambda: frozenset({"fma", "avx2", "smep"})
+        "pockc.backends.native.machine.cpu_features", lambda: frozenset({"fma", "avx2", "smep"})
     )
     assert machine_for("host", "x86_64-linux-gnu", "znver4").features == ("avx2", "fma")
     assert isinstance(opening.cpu_features(), frozenset)

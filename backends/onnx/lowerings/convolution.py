@@ -77,7 +77,8 @@ class Windows:
 
 @LOWER("conv2d")
 def _conv2d(b: Builder, node: Node) -> str:
-    return b.op("Conv", *b.operands(node), **Windows.of(node, *b.types(node), node.type).attrs)
+    images, filters = b.types(node)
+    return b.op("Conv", *b.operands(node), **Windows.of(node, images, filters, node.type).attrs)
 
 
 @LOWER("conv2d_grad_input")

@@ -55,7 +55,7 @@ def _rsqrt(b: Builder, node: Node) -> str:
 
 @LOWER("cast")
 def _cast(b: Builder, node: Node) -> str:
-    return b.cast(*b.operands(node), node.type.dtype)
+    return b.cast(b.operands(node)[0], node.type.dtype)
 
 
 @LOWER("mod")

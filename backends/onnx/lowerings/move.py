@@ -39,12 +39,12 @@ def _expanded(b: Builder, name: str, have: tuple[int, ...], want: tuple[int, ...
 
 @LOWER("reshape")
 def _reshape(b: Builder, node: Node) -> str:
-    return b.reshape(*b.operands(node), node.type.shape)
+    return b.reshape(b.operands(node)[0], node.type.shape)
 
 
 @LOWER("permute")
 def _permute(b: Builder, node: Node) -> str:
-    return b.transpose(*b.operands(node), node.attrs["perm"])
+    return b.transpose(b.operands(node)[0], node.attrs["perm"])
 
 
 @LOWER("relayout")

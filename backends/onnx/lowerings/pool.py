@@ -15,7 +15,7 @@ from pockc.ops.windows import pool_counts
 def _window(node: Node, size: tuple[int, ...], out: tuple[int, ...]) -> dict[str, object]:
     """Return the window, padded at the end so that the last ones, which may hang over, fit."""
     kernel, stride, pad = (node.attrs[n] for n in ("kernel", "stride", "padding"))
-    dilation = node.attrs["dilation"] if "dilation" in node.attrs else (1, 1)
+    dilation = node.attrs.get("dilation", (1, 1))
     ends = [
         max(0, (out[d] - 1) * stride[d] + dilation[d] * (kernel[d] - 1) + 1 - size[d] - pad[d])
         for d in range(2)

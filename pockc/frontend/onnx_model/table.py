@@ -289,14 +289,15 @@ def _reduced(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return reduce
 
 
-for _name, _run in {
+_REDUCTIONS: dict[str, Callable[..., Tensor]] = {
     "ReduceMean": torch.mean,
     "ReduceSum": torch.sum,
     "ReduceMax": torch.amax,
     "ReduceMin": torch.amin,
     "ReduceL2": lambda x, axes, keepdim: x.square().sum(axes, keepdim=keepdim).sqrt(),
     "ReduceSumSquare": lambda x, axes, keepdim: x.square().sum(axes, keepdim=keepdim),
-}.items():
+}
+for _name, _run in _REDUCTIONS.items():
     OPERATORS[_name] = Operator(_reduced(_run), numbers=(1,))
 
 
@@ -336,7 +337,7 @@ def _unsqueeze(x: Tensor, given: Known | None = None, axes: Sequence[int] = ()) 
 
 @_covers("Expand", numbers=(1,))
 def _expand(x: Tensor, shape: Known) -> Tensor:
-    return x.expand(torch.broadcast_shapes(x.shape, tuple(_ints(shape))))
+    return x.expand(np.broadcast_shapes(tuple(x.shape), tuple(_ints(shape))))
 
 
 @_covers("Tile", numbers=(1,))
