@@ -11,18 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pockc import __version__, artifact, backends, plan, runtime
-from pockc.backends import native
-from pockc.backends.base import Backend, Kernel
-from pockc.backends.tvm import targets
+from pockc import __version__, artifact, backends, runtime
+from pockc.backends.base import Backend, Job
 from pockc.frontend.captured import Captured, Recipe
 from pockc.frontend.choices import LOSSES, OPTIMIZERS, option_names
 from pockc.frontend.ranges import input_ranges
 from pockc.ir import Graph, OptState, Param, print_graph
 from pockc.passes import pipeline
 from pockc.passes.attach_optimizer import Attachment
-from pockc.runtime.manifest import STEP_FILE, Manifest
-from pockc.runtime.opening import sha256_of
+from pockc.runtime.manifest import Manifest
 from pockc.scheme import Config, Scheme, load_config, report, resolve
 
 if TYPE_CHECKING:
@@ -45,10 +42,11 @@ class Options:
 
     Attributes:
         target: The machine that the artifact is for: a name, or a target string of TVM.
-        backend: Who makes the kernels.
+        backend: Who makes the program: kernels, or models for another runtime.
         threads: For how many threads the work is divided; None for the target's cores.
         static: Make the artifact's `pock-run` one static program with the model's code in it,
             for a system without the usual C library.
+        opset: Version of ONNX's operators, for a backend that writes ONNX.
         dump_passes: Folder for the graph after each pass.
         progress: Told about the stages.
     """
@@ -57,6 +55,7 @@ class Options:
     backend: str = "tvm"
     threads: int | None = None
     static: bool = False
+    opset: int | None = None
     dump_passes: Path | None = None
     progress: Progress = field(default=_quiet, compare=False)
 
@@ -73,6 +72,7 @@ def compile(  # noqa: PLR0913, PLR0917 the public entry; all but two arguments h
     target_example: Any = None,  # noqa: ANN401  a tensor or several
     class_names: Sequence[str] | None = None,
     threads: int | None = None,
+    opset: int | None = None,
     dump_passes: str | Path | None = None,
     progress: Progress = _quiet,
 ) -> runtime.Artifact:
@@ -91,10 +91,12 @@ def compile(  # noqa: PLR0913, PLR0917 the public entry; all but two arguments h
         sparse_update: What is trained: a YAML file or a mapping with the same keys. Default:
             everything. The arguments above win over what it says.
         target: The machine that the artifact is for: a name, or a target string of TVM.
-        backend: Who makes the kernels.
+        backend: Who makes the program: "tvm" kernels of its own, "onnx" and "ort-training"
+            models for ONNX Runtime.
         target_example: Targets for one batch, for a loss of your own.
         class_names: What the labels mean.
         threads: For how many threads the work is divided; None for the target's cores.
+        opset: Version of ONNX's operators; None for the one that suits the installed runtime.
         dump_passes: Folder for the graph after each pass.
         progress: Called as `progress(stage, done, total)`.
 
@@ -113,7 +115,9 @@ def compile(  # noqa: PLR0913, PLR0917 the public entry; all but two arguments h
     names = None if class_names is None else tuple(class_names)
     user = UserModel(model, example_inputs, given, target_example, names)
     dump = None if dump_passes is None else Path(dump_passes)
-    options = Options(target, backend, threads, dump_passes=dump, progress=progress)
+    options = Options(
+        target, backend, threads, opset=opset, dump_passes=dump, progress=progress
+    )
     path = Path(tempfile.mkdtemp(prefix="pockc-", suffix=".pock"))
     build(user, config, path, options)
     return runtime.load(path, threads=threads, owns_folder=True)
@@ -133,8 +137,7 @@ def build(user: UserModel, config: Config, path: Path, options: Options) -> Mani
     Raises:
         UserError: The model, the configuration or the target cannot be used; says why.
     """
-    backends.get(options.backend)  # a misspelled name is told before anything long runs
-    targets.get(options.target)
+    backends.get(options.backend).check(options.target, options.opset)
     return build_captured(capture_model(user, config, options), config, path, options)
 
 
@@ -146,7 +149,7 @@ def build_captured(
     Raises:
         UserError: The configuration or the target cannot be used; says why.
     """
-    backend, target = backends.get(options.backend), targets.get(options.target)
+    backend = backends.get(options.backend)
     scheme = resolve(
         config, captured.parameters, captured.values, captured.modules, captured.aliases
     )
@@ -156,61 +159,39 @@ def build_captured(
     graphs = pipeline.compile_entries(_graphs(captured), choices, options.dump_passes)
     full = _full_update(captured, config, backend)
     options.progress("passes", 1, 1)
-    entries, objects = _kernels(graphs, backend, target, options)
-    memory = plan.make_plan(entries)
-    plan.verify_plan(entries, memory)
     with tempfile.TemporaryDirectory(prefix="pockc-") as folder:
-        built = Path(folder)
-        options.progress("link", 0, 1)
-        programs = _link(memory, objects, captured.micro_batches, target, built, options)
-        options.progress("link", 1, 1)
+        job = Job(
+            folder=Path(folder),
+            target=options.target,
+            threads=options.threads,
+            static=options.static,
+            micro_batches=captured.micro_batches,
+            values=captured.values,
+            optimizer_name=config.optimizer.name,
+            optimizer_options=_optimizer_options(config),
+            trained=scheme.trained,
+            opset=options.opset,
+            progress=options.progress,
+        )
         contents = artifact.Contents(
-            plan=memory,
-            library=built / STEP_FILE,
+            product=backend.emit(graphs, job),
             values=captured.values,
             buffers=_buffers(captured),
             graph_text="\n".join(print_graph(g, sources=True) for g in graphs.values()),
-            machine=artifact.machine_for(
-                target.name,
-                target.triple,
-                target.mcpu,
-                targets.required_features(target),
-            ),
             batch_rows=captured.rows,
             producer=f"pockc {__version__}",
             micro_batches=captured.micro_batches,
             aliases=captured.aliases,
             hidden=_hidden(captured),
             initial=_initial(recipes),
-            learning_rate=_learning_rate(config),
+            learning_rate=float(_optimizer_options(config)["lr"]),
             class_names=captured.class_names or (),
             input_values=input_ranges(captured),
             trained=_trained(captured, scheme),
             multiply_adds={n: _multiply_adds(g) for n, g in graphs.items()},
-            report=_report(captured, scheme, config, entries, memory, full),
-            programs={p.name: p for p in programs},
+            report=_report(captured, scheme, config, graphs["train_step"], full),
         )
         return artifact.write_artifact(path, contents)
-
-
-def _link(
-    memory: plan.Plan,
-    objects: Mapping[str, bytes],
-    micro_batches: int,
-    target: targets.Target,
-    folder: Path,
-    options: Options,
-) -> tuple[Path, ...]:
-    """Write `step.so` to a folder; return the programs that run it on a bare machine."""
-    library = folder / STEP_FILE
-    machine = native.NativeTarget.of_llvm(target.triple)
-    native.link(memory, objects, library, machine, micro_batches)
-    if not options.static:
-        return native.build_device(folder, machine)
-    command = folder / native.COMMAND
-    machine = native.NativeTarget.of_llvm(target.triple, static=True)
-    native.link_static(memory, objects, sha256_of(library), command, machine, micro_batches)
-    return (command,)
 
 
 def capture_model(user: UserModel, config: Config, options: Options) -> Captured:
@@ -259,11 +240,11 @@ def _recipes(captured: Captured, scheme: Scheme, config: Config) -> dict[str, Re
     return recipes
 
 
-def _learning_rate(config: Config) -> float:
-    """Return the rate that was given, or the optimizer's own default."""
+def _optimizer_options(config: Config) -> dict[str, Any]:
+    """Return all options of the optimizer, its own defaults where none are given."""
     from pockc.frontend.optimizers import resolve_optimizer
 
-    return float(resolve_optimizer(config.optimizer.spec)[1]["lr"])
+    return dict(resolve_optimizer(config.optimizer.spec)[1])
 
 
 def _choices(
@@ -284,6 +265,7 @@ def _choices(
         max_norm=config.clip_norm,
         micro_batches=captured.micro_batches,
         native=backend.native,
+        form=backend.form,
     )
 
 
@@ -297,25 +279,6 @@ def _full_update(captured: Captured, config: Config, backend: Backend) -> report
     choices = _choices(captured, scheme, config, recipes, backend)
     graphs = pipeline.compile_entries({"train": captured.train}, choices)
     return report.measure(graphs["train_step"], scheme, captured.parameters)
-
-
-def _kernels(
-    graphs: Mapping[str, Graph], backend: Backend, target: targets.Target, options: Options
-) -> tuple[list[plan.Entry], Mapping[str, bytes]]:
-    """Return what is to be planned, and an object file for each kernel."""
-    threads = options.threads or target.cores
-    entries: list[plan.Entry] = []
-    kernels: dict[str, Kernel] = {}
-    for name, graph in graphs.items():
-        selection = backend.select(graph, options.target, threads)
-        entries.append(plan.Entry(name, graph, selection.calls))
-        kernels |= selection.kernels
-    objects = backend.build(
-        [kernels[k] for k in sorted(kernels)],
-        options.target,
-        lambda done, total: options.progress("kernels", done, total),
-    )
-    return entries, objects
 
 
 def _buffers(captured: Captured) -> frozenset[str]:
@@ -359,17 +322,14 @@ def _report(
     captured: Captured,
     scheme: Scheme,
     config: Config,
-    entries: Sequence[plan.Entry],
-    memory: plan.Plan,
+    train_step: Graph,
     full: report.Cost,
 ) -> dict[str, Any]:
     """Return what `inspect` shows, as JSON values."""
-    cost = report.measure(entries[0].graph, scheme, captured.parameters)
+    cost = report.measure(train_step, scheme, captured.parameters)
     return {
         "loss": captured.loss,
         "optimizer": {"name": config.optimizer.name, **config.optimizer.options},
         "scheme": report.scheme_data(scheme, captured.parameters),
         "savings": report.savings_data(cost, full),
-        "memory": plan.report_data(plan.memory_report(entries, memory)),
-        "kernels": plan.kernel_calls(memory),
     }

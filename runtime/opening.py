@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pockc.errors import Problem, UserError
 from pockc.runtime.manifest import (
+    ANY,
     FORMAT,
     FORMAT_VERSION,
     MANIFEST_FILE,
@@ -138,7 +139,8 @@ def check_machine(folder: Path, machine: Machine) -> None:
     arch, system = _instruction_set(), sys.platform
     made_for = f"{folder} was compiled for target '{machine.target}'"
     fix = "compile the model for this machine: --target"
-    if (machine.arch, machine.system) != (arch, system):
+    wrong = machine.arch not in (arch, ANY) or machine.system not in (system, ANY)
+    if wrong:
         what = f"{made_for} ({machine.arch}, {machine.system}), this is {arch}, {system}"
         raise UserError(Problem("artifact-target", what, fix=fix))
     present = cpu_features()

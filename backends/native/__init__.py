@@ -9,7 +9,9 @@ from pockc.backends.native.device import (
     copy_headers,
     link_static,
 )
+from pockc.backends.native.emit import emit, product_of
 from pockc.backends.native.link import HOST, NativeTarget, link
+from pockc.backends.native.machine import machine_for
 from pockc.backends.native.tables import table_source
 
 __all__ = [
@@ -19,7 +21,10 @@ __all__ = [
     "NativeTarget",
     "build_device",
     "copy_headers",
+    "emit",
     "link",
     "link_static",
+    "machine_for",
+    "product_of",
     "table_source",
 ]

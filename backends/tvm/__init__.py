@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pockc.backends.base import Kernel, Progress, Selection
+from pockc.backends import native
+from pockc.backends.base import Job, Kernel, Progress, Selection
 from pockc.backends.tvm import targets
 from pockc.errors import Problem, UserError
 from pockc.ir.graph import Graph
+from pockc.passes.pipeline import Form
+from pockc.plan.product import Product
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,23 @@ class TvmBackend:
         from pockc.backends.tvm.lowering import NATIVE
 
         return NATIVE
+
+    @property
+    def form(self) -> Form:
+        """One node per kernel, in the order in which they run."""
+        return Form.KERNELS
+
+    def check(self, target: str, opset: int | None) -> None:  # noqa: ARG002
+        """Check that TVM is there and the target is known."""
+        _need_tvm()
+        targets.get(target)
+
+    def emit(self, graphs: Mapping[str, Graph], job: Job) -> Product:
+        """Return the library of an artifact."""
+        target = targets.get(job.target)
+        features = targets.required_features(target)
+        machine = native.machine_for(target.name, target.triple, target.mcpu, features)
+        return native.emit(self, graphs, job, machine, job.threads or target.cores)
 
     def select(self, graph: Graph, target: str = "host", threads: int = 2) -> Selection:
         """Choose a kernel for every node that needs one."""

@@ -36,6 +36,14 @@ for command in (device.deploy, device.fetch, device.bench, device.runtime):
     app.command()(command)
 
 
+ProviderOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--provider", metavar="NAME", help="Of ONNX Runtime, as cuda; for ONNX artifacts."
+    ),
+]
+
+
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     try:
@@ -72,7 +80,7 @@ def compile_(  # noqa: PLR0913, PLR0917  one parameter per option
     model: Annotated[
         str,
         typer.Argument(
-            help="model.py, model.py:factory, package.module:factory or a saved .pt2"
+            help="model.py, model.py:factory, package.module:factory, .pt2 or .onnx"
         ),
     ],
     output: Annotated[
@@ -117,7 +125,10 @@ def compile_(  # noqa: PLR0913, PLR0917  one parameter per option
         str,
         typer.Option(help="The machine it is for: a name of `targets`, or TVM's 'llvm -m...'."),
     ] = "host",
-    backend: Annotated[str, typer.Option(help="Who makes the kernels.")] = "tvm",
+    backend: Annotated[str, typer.Option(help="tvm, onnx or ort-training.")] = "tvm",
+    opset: Annotated[
+        int | None, typer.Option(help="Version of ONNX's operators, for ONNX backends.")
+    ] = None,
     threads: ThreadsOption = None,
     static: Annotated[
         bool,
@@ -156,6 +167,7 @@ def compile_(  # noqa: PLR0913, PLR0917  one parameter per option
             batch,
             target,
             backend,
+            opset,
             threads,
             static,
             dump_passes,
@@ -204,6 +216,7 @@ def train(  # noqa: PLR0913, PLR0917  one parameter per option
         ),
     ] = False,
     threads: ThreadsOption = None,
+    provider: ProviderOption = None,
     on: OnOption = None,
     port: PortOption = None,
     ssh_option: SshOption = None,
@@ -231,7 +244,7 @@ def train(  # noqa: PLR0913, PLR0917  one parameter per option
         resume=resume,
     )
     request = TrainRequest(
-        artifact, data, evaluation, output or artifact, threads, seed, options
+        artifact, data, evaluation, output or artifact, threads, provider, seed, options
     )
     if on is None:
         run_training(request)
@@ -247,6 +260,7 @@ def eval_(
     artifact: ArtifactArg,
     data: DataOption,
     threads: ThreadsOption = None,
+    provider: ProviderOption = None,
     on: OnOption = None,
     port: PortOption = None,
     ssh_option: SshOption = None,
@@ -269,7 +283,7 @@ def eval_(
     from pockc.cli.text import figures
     from pockc.runtime import load
 
-    with load(artifact, threads) as opened:
+    with load(artifact, threads, providers=provider) as opened:
         arrays = read_data(data, opened.entry_spec("evaluate").inputs, "eval")
         say(figures(opened.evaluate(arrays)))
 
@@ -283,6 +297,7 @@ def predict(
         typer.Option("-o", "--output", metavar="OUT.npz", help="Write all outputs there."),
     ] = None,
     threads: ThreadsOption = None,
+    provider: ProviderOption = None,
 ) -> None:
     """Run the model; print the likeliest class of each row, or write what it returns.
 
@@ -293,7 +308,7 @@ def predict(
     """
     from pockc.cli.predicting import run_predict
 
-    run_predict(artifact, data, output, threads)
+    run_predict(artifact, data, output, threads, provider)
 
 
 @app.command()
@@ -337,17 +352,20 @@ def inspect(
 def export(
     artifact: ArtifactArg,
     to: Annotated[
-        Path, typer.Option("--to", metavar="FILE", help="Ends in .safetensors, .npz or .pt.")
+        Path,
+        typer.Option("--to", metavar="FILE", help="Ends in .safetensors, .npz, .pt or .onnx."),
     ],
 ) -> None:
-    """Write the weights so that the original module loads them with strict=True.
+    """Write the weights so that the original module loads them with strict=True, or a model.
 
-    Example:
+    Examples:
         pockc export model.pock --to state_dict.safetensors
+
+        pockc export model.pock --to tuned.onnx
     """
     from pockc.cli.exporting import export as write
 
-    say(f"wrote {write(artifact, to)} tensors to {to}")
+    say(f"wrote {write(artifact, to)}")
 
 
 @app.command()

@@ -31,7 +31,8 @@ class CompileRequest:
         overrides: Options of the command line that win over the file.
         batch: Rows of a step; None for those of the example inputs.
         target: The machine.
-        backend: Who makes the kernels.
+        backend: Who makes the program.
+        opset: Version of ONNX's operators; None for the default.
         threads: Threads to divide work for.
         static: Whether `pock-run` is one static program.
         dump_passes: Folder for graphs.
@@ -44,6 +45,7 @@ class CompileRequest:
     batch: int | None
     target: str
     backend: str
+    opset: int | None
     threads: int | None
     static: bool
     dump_passes: Path | None
@@ -83,6 +85,7 @@ def _compile(request: CompileRequest) -> Path:
         options = driver.Options(
             target=request.target,
             backend=request.backend,
+            opset=request.opset,
             threads=request.threads,
             static=request.static,
             dump_passes=request.dump_passes,

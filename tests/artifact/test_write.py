@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pockc.artifact import check_files, machine_for, read_manifest, write_artifact
+from pockc.artifact import check_files, read_manifest, write_artifact
+from pockc.backends.native import machine_for
 from pockc.errors import InternalError, UserError
 from pockc.ir.roles import OptState
 from pockc.runtime import load, opening
@@ -117,7 +118,7 @@ def test_tensors_that_do_not_fit_the_plan_are_told(tmp_path: Path, library: Path
     assert str(caught.value) == (
         "[artifact-values] the plan holds fc.weight as f32[5,3; 1,0], the model has shape "
         "[3, 5]\n"
-        "[artifact-values] the plan holds mean as f32[3], the model has nothing"
+        "[artifact-values] the program holds mean as f32[3], the model has nothing"
     )
     assert not (tmp_path / "a").exists()
 

@@ -17,7 +17,6 @@ from pockc.backends.tvm.builder import Builder, Sink
 from pockc.backends.tvm.kernels.depthwise import (
     CHANNELS_LAST,
     channel_vectors,
-    channels_last,
     interior,
     meets,
     place_of,
@@ -71,7 +70,7 @@ class Winners:
             for c, lanes in channel_vectors(self.b, self.x):
                 self._tile((n, o, c, start), lanes, columns, to, base)
 
-    def _tile(  # noqa: PLR0913, PLR0917  where, how wide, which, to where
+    def _tile(
         self,
         at: tuple[Expr, Expr, Expr, Expr],
         lanes: int,

@@ -1,0 +1,103 @@
+"""From finished graphs to `step.so`: choose kernels, plan memory, build, link."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pockc import plan
+from pockc.backends.base import Job, Kernel, KernelMaker
+from pockc.backends.native.device import COMMAND, build_device, link_static
+from pockc.backends.native.link import NativeTarget, link
+from pockc.ir.graph import Graph
+from pockc.plan.product import Made, Product
+from pockc.runtime.manifest import NATIVE, STEP_FILE, Machine
+from pockc.runtime.opening import sha256_of
+
+
+def emit(
+    maker: KernelMaker, graphs: Mapping[str, Graph], job: Job, machine: Machine, threads: int
+) -> Product:
+    """Return the library of an artifact, linked from the kernels that a backend makes.
+
+    Args:
+        maker: Chooses and builds the kernels.
+        graphs: The finished entries by name.
+        job: What else is known.
+        machine: Where the library runs.
+        threads: For how many threads the work is divided.
+    """
+    entries: list[plan.Entry] = []
+    kernels: dict[str, Kernel] = {}
+    for name, graph in graphs.items():
+        selection = maker.select(graph, job.target, threads)
+        entries.append(plan.Entry(name, graph, selection.calls))
+        kernels |= selection.kernels
+    objects = maker.build(
+        [kernels[k] for k in sorted(kernels)],
+        job.target,
+        lambda done, total: job.progress("kernels", done, total),
+    )
+    memory = plan.make_plan(entries)
+    plan.verify_plan(entries, memory)
+    job.progress("link", 0, 1)
+    files = _link(memory, objects, job, machine)
+    job.progress("link", 1, 1)
+    return product_of(memory, files, machine, _report(entries, memory))
+
+
+def _link(
+    memory: plan.Plan, objects: Mapping[str, bytes], job: Job, machine: Machine
+) -> tuple[Path, ...]:
+    """Write `step.so` and the programs that run it on a bare machine; return all of them."""
+    library = job.folder / STEP_FILE
+    target = NativeTarget.of_llvm(machine.triple)
+    link(memory, objects, library, target, job.micro_batches)
+    if not job.static:
+        return library, *build_device(job.folder, target)
+    command = job.folder / COMMAND
+    target = NativeTarget.of_llvm(machine.triple, static=True)
+    link_static(memory, objects, sha256_of(library), command, target, job.micro_batches)
+    return library, command
+
+
+def product_of(
+    memory: plan.Plan,
+    files: Sequence[Path],
+    machine: Machine,
+    report: Mapping[str, Any] | None = None,
+) -> Product:
+    """Return what an artifact is told of a plan and of the files that were linked from it."""
+    made = tuple(
+        Made(
+            name=e.name,
+            inputs=[(i.role, i.type) for i in e.inputs],
+            outputs=[(o.role, o.type) for o in e.outputs],
+            steps=len(e.steps),
+            arena_bytes=e.arena_bytes,
+            lower_bound_bytes=e.lower_bound_bytes,
+        )
+        for e in memory.entries
+    )
+    return Product(
+        program=NATIVE,
+        files={f.name: f for f in files},
+        programs=frozenset(f.name for f in files) - {STEP_FILE},
+        machine=machine,
+        state=memory.state.slots,
+        entries=made,
+        memory={
+            "state_bytes": memory.state.nbytes,
+            "frozen_bytes": memory.state.frozen_nbytes,
+            "arena_bytes": memory.arena_bytes,
+        },
+        report=report or {},
+    )
+
+
+def _report(entries: Sequence[plan.Entry], memory: plan.Plan) -> dict[str, Any]:
+    return {
+        "memory": plan.report_data(plan.memory_report(entries, memory)),
+        "kernels": plan.kernel_calls(memory),
+    }
