@@ -65,7 +65,7 @@ def run_deploy(folder: Path, there: There, *, overwrite: bool) -> None:
 def run_fetch(folder: Path, there: There, save: Path) -> None:
     """Bring home what was trained on another machine."""
     with connect(there.place.destination, there.ssh) as connection:
-        fetched = bring_back(connection, there.place.path(folder.name), folder, save)
+        fetched = bring_back(connection, there.place.artifact(folder), folder, save)
     say(f"fetched  {', '.join(fetched)}")
     say(f"saved    {save}")
 
@@ -97,7 +97,7 @@ def shown_on(bar: Bar) -> Callable[[str, int, int], None]:
 
 def command_there(place: Place, folder: Path, verb: str, *words: str) -> str:
     """Return the line of a shell that runs a verb of `pock-run` on an artifact there."""
-    path = place.path(folder.name)
+    path = place.artifact(folder)
     # A relative path with a folder in it is not looked up among the shell's programs.
     return shlex.join([f"{path}/{COMMAND}", verb, path, *words])
 

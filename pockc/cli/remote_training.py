@@ -118,7 +118,7 @@ def _bring_home(
     if status == INTERRUPTED:
         say("stopped  before the end; --resume goes on from the checkpoint")
         return
-    path = there.place.path(request.artifact.name)
+    path = there.place.artifact(request.artifact)
     bring_back(connection, path, request.artifact, results.save)
     say(f"saved    {results.save}")
 

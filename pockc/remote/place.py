@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from pockc.errors import Problem, UserError
 
@@ -31,6 +32,10 @@ class Place:
     def path(self, name: str) -> str:
         """Return the path of something in the folder, as the machine knows it."""
         return name if self.folder == "." else f"{self.folder.rstrip('/')}/{name}"
+
+    def artifact(self, folder: Path) -> str:
+        """Return where the copy of an artifact here is; it has the same name."""
+        return self.path(folder.absolute().name)
 
 
 def parse_place(text: str) -> Place:

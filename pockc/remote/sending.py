@@ -78,9 +78,10 @@ def deploy(
     """
     manifest = read_manifest(folder)
     check_files(folder, manifest)
-    names = [*sorted(manifest.files), MANIFEST_FILE]
-    here = {n: sha256_of(folder / n) for n in names}
-    path = place.path(folder.name)
+    here = {n: f.sha256 for n, f in sorted(manifest.files.items())}
+    here[MANIFEST_FILE] = sha256_of(folder / MANIFEST_FILE)
+    names = list(here)
+    path = place.artifact(folder)
     there = _look(connection, path, names)
     _check_arch(manifest, there, place)
     if not overwrite:

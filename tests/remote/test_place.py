@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from pockc.errors import UserError
@@ -39,3 +41,4 @@ def test_options_become_words_of_ssh() -> None:
     words = ["-p", "2222", "-i", "~/key", "-o", "StrictHostKeyChecking=no"]
     assert options.words() == words
     assert Place("pi", "/srv/").path("m.pock") == "/srv/m.pock"
+    assert Place("pi", ".").artifact(Path()) == Path.cwd().name
