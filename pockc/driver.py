@@ -21,7 +21,8 @@ from pockc.frontend.ranges import input_ranges
 from pockc.ir import Graph, OptState, Param, print_graph
 from pockc.passes import pipeline
 from pockc.passes.attach_optimizer import Attachment
-from pockc.runtime.manifest import Manifest
+from pockc.runtime.manifest import STEP_FILE, Manifest
+from pockc.runtime.opening import sha256_of
 from pockc.scheme import Config, Scheme, load_config, report, resolve
 
 if TYPE_CHECKING:
@@ -43,9 +44,11 @@ class Options:
     """What depends neither on the model nor on how it is trained.
 
     Attributes:
-        target: Name of the machine that the artifact is for.
+        target: The machine that the artifact is for: a name, or a target string of TVM.
         backend: Who makes the kernels.
         threads: For how many threads the work is divided; None for the target's cores.
+        static: Make the artifact's `pock-run` one static program with the model's code in it,
+            for a system without the usual C library.
         dump_passes: Folder for the graph after each pass.
         progress: Told about the stages.
     """
@@ -53,6 +56,7 @@ class Options:
     target: str = "host"
     backend: str = "tvm"
     threads: int | None = None
+    static: bool = False
     dump_passes: Path | None = None
     progress: Progress = field(default=_quiet, compare=False)
 
@@ -86,7 +90,7 @@ def compile(  # noqa: PLR0913, PLR0917 the public entry; all but two arguments h
         optimizer: A name, or a mapping with a name and options. Default: adamw.
         sparse_update: What is trained: a YAML file or a mapping with the same keys. Default:
             everything. The arguments above win over what it says.
-        target: Name of the machine that the artifact is for.
+        target: The machine that the artifact is for: a name, or a target string of TVM.
         backend: Who makes the kernels.
         target_example: Targets for one batch, for a loss of your own.
         class_names: What the labels mean.
@@ -109,7 +113,7 @@ def compile(  # noqa: PLR0913, PLR0917 the public entry; all but two arguments h
     names = None if class_names is None else tuple(class_names)
     user = UserModel(model, example_inputs, given, target_example, names)
     dump = None if dump_passes is None else Path(dump_passes)
-    options = Options(target, backend, threads, dump, progress)
+    options = Options(target, backend, threads, dump_passes=dump, progress=progress)
     path = Path(tempfile.mkdtemp(prefix="pockc-", suffix=".pock"))
     build(user, config, path, options)
     return runtime.load(path, threads=threads, owns_folder=True)
@@ -156,18 +160,22 @@ def build_captured(
     memory = plan.make_plan(entries)
     plan.verify_plan(entries, memory)
     with tempfile.TemporaryDirectory(prefix="pockc-") as folder:
-        library = Path(folder) / "step.so"
+        built = Path(folder)
         options.progress("link", 0, 1)
-        machine = native.NativeTarget.of_llvm(target.triple)
-        native.link(memory, objects, library, machine, captured.micro_batches)
+        programs = _link(memory, objects, captured.micro_batches, target, built, options)
         options.progress("link", 1, 1)
         contents = artifact.Contents(
             plan=memory,
-            library=library,
+            library=built / STEP_FILE,
             values=captured.values,
             buffers=_buffers(captured),
             graph_text="\n".join(print_graph(g, sources=True) for g in graphs.values()),
-            machine=artifact.machine_for(options.target, target.triple, target.mcpu),
+            machine=artifact.machine_for(
+                target.name,
+                target.triple,
+                target.mcpu,
+                targets.required_features(target),
+            ),
             batch_rows=captured.rows,
             producer=f"pockc {__version__}",
             micro_batches=captured.micro_batches,
@@ -180,8 +188,29 @@ def build_captured(
             trained=_trained(captured, scheme),
             multiply_adds={n: _multiply_adds(g) for n, g in graphs.items()},
             report=_report(captured, scheme, config, entries, memory, full),
+            programs={p.name: p for p in programs},
         )
         return artifact.write_artifact(path, contents)
+
+
+def _link(
+    memory: plan.Plan,
+    objects: Mapping[str, bytes],
+    micro_batches: int,
+    target: targets.Target,
+    folder: Path,
+    options: Options,
+) -> tuple[Path, ...]:
+    """Write `step.so` to a folder; return the programs that run it on a bare machine."""
+    library = folder / STEP_FILE
+    machine = native.NativeTarget.of_llvm(target.triple)
+    native.link(memory, objects, library, machine, micro_batches)
+    if not options.static:
+        return native.build_device(folder, machine)
+    command = folder / native.COMMAND
+    machine = native.NativeTarget.of_llvm(target.triple, static=True)
+    native.link_static(memory, objects, sha256_of(library), command, machine, micro_batches)
+    return (command,)
 
 
 def capture_model(user: UserModel, config: Config, options: Options) -> Captured:

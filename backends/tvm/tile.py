@@ -51,12 +51,15 @@ def best_shape(target: Target, dtype: DType, columns: int) -> Shape:
     """Return the tile for a number of columns.
 
     All registers but one vector of the right operand and a few spare ones hold sums; a row
-    costs one broadcast of the left operand, which x86 folds into the multiplication.
+    costs one broadcast of the left operand, which x86 folds into the multiplication. Where
+    LLVM loads ahead, for processors that run in order, a row less leaves it the registers
+    that it would otherwise spill: README.md has the counts.
     """
     lanes = max(1, target.vector_floats * 4 // max(dtype.nbytes, 4))
-    wide = 4 if target.is_aarch64 else 2
+    is_arm, many = target.arch != "x86_64", target.vector_registers >= 32
+    wide = 4 if is_arm and many else 2
     vectors = max(1, min(wide, -(-columns // lanes)))
-    spare = 2 + vectors + (1 if target.is_aarch64 else 0)
+    spare = 2 + vectors + (1 if is_arm else 0) + (4 if target.loads_ahead and many else 0)
     rows = (target.vector_registers - spare) // vectors
     return Shape(max(1, min(rows, 14)), vectors, lanes)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -38,23 +38,9 @@ from pockc.runtime.manifest import (
     ValueRange,
     manifest_text,
 )
-from pockc.runtime.opening import check_replaceable, cpu_features, sha256_of
+from pockc.runtime.opening import check_replaceable, sha256_of
 from pockc.runtime.safetensors import NewTensor, array_chunks, write
 from pockc.runtime.state import FROZEN_KEY, SEED_KEY, STEP_KEY
-
-# What generated code may use, of all that processors report.
-_X86_FEATURES = (
-    "sse4_2", "avx", "avx2", "fma", "f16c", "bmi2",
-    "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512_vnni", "avx512_bf16",
-)  # fmt: skip
-_X86_LEVELS = {"x86-64-v2": 1, "x86-64-v3": 6, "x86-64-v4": 11}
-
-# Beyond what every 64-bit Arm processor has.
-_ARM_FEATURES: Mapping[str, tuple[str, ...]] = {
-    "carmel": ("atomics", "asimdhp"),
-    "cortex-a76": ("atomics", "asimdhp", "asimddp"),
-    "cortex-a78": ("atomics", "asimdhp", "asimddp"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +68,7 @@ class Contents:
         multiply_adds: By entry.
         memory: Planned bytes by category, besides those that the plan tells.
         report: Anything else worth showing: scheme, kernels. JSON values.
+        programs: What runs it where there is no Python, by name: `pock-run` and its library.
     """
 
     plan: Plan
@@ -104,25 +91,20 @@ class Contents:
     multiply_adds: Mapping[str, int] = field(default_factory=dict)
     memory: Mapping[str, int] = field(default_factory=dict)
     report: Mapping[str, Any] = field(default_factory=dict)
+    programs: Mapping[str, Path] = field(default_factory=dict)
 
 
-def machine_for(target: str, triple: str, cpu: str) -> Machine:
+def machine_for(target: str, triple: str, cpu: str, features: Sequence[str] = ()) -> Machine:
     """Return what code for a target needs of the machine that runs it.
 
     Args:
-        target: The name by which the target was chosen; `host` needs what this machine has.
+        target: The name by which the target was chosen.
         triple: LLVM's triple.
         cpu: LLVM's name of the processor.
+        features: What the processor must have, in the spelling of `/proc/cpuinfo`.
     """
     arch = triple.partition("-")[0]
-    features: tuple[str, ...] = ()
-    if target == "host" and arch == "x86_64":
-        features = tuple(f for f in _X86_FEATURES if f in cpu_features())
-    elif cpu in _X86_LEVELS:
-        features = _X86_FEATURES[: _X86_LEVELS[cpu]]
-    else:
-        features = _ARM_FEATURES.get(cpu, ())
-    return Machine(target, arch, "linux", features, triple, cpu)
+    return Machine(target, arch, "linux", tuple(features), triple, cpu)
 
 
 def write_artifact(path: Path, contents: Contents) -> Manifest:
@@ -138,6 +120,9 @@ def write_artifact(path: Path, contents: Contents) -> Manifest:
     check_replaceable(path)
     with replaced_folder(path) as folder:
         shutil.copyfile(contents.library, folder / STEP_FILE)
+        for name, program in contents.programs.items():
+            shutil.copy(program, folder / name)
+            (folder / name).chmod(0o755)
         _write_frozen(folder / FROZEN_FILE, contents)
         _write_state(folder / STATE_FILE, contents, sha256_of(folder / FROZEN_FILE))
         (folder / GRAPH_FILE).write_text(contents.graph_text, encoding="utf-8")

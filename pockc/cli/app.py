@@ -9,8 +9,16 @@ from typing import Annotated, Any
 
 import typer
 
-from pockc.cli import inspecting
+from pockc.cli import device, inspecting
 from pockc.cli.console import say, show, show_error
+from pockc.cli.options import (
+    ArtifactArg,
+    DataOption,
+    OnOption,
+    PortOption,
+    SshOption,
+    ThreadsOption,
+)
 from pockc.cli.places import check_file_target
 from pockc.errors import PockcError
 
@@ -24,15 +32,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-ArtifactArg = Annotated[Path, typer.Argument(metavar="MODEL.pock", help="A compiled model.")]
-DataOption = Annotated[
-    Path,
-    typer.Option("--data", metavar="FILE.npz", help="Arrays by input name, and target."),
-]
-ThreadsOption = Annotated[
-    int | None,
-    typer.Option("--threads", min=1, help="Threads that run kernels. Default: all processors."),
-]
+for command in (device.deploy, device.fetch, device.bench, device.runtime):
+    app.command()(command)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -112,9 +113,18 @@ def compile_(  # noqa: PLR0913, PLR0917  one parameter per option
         str | None,
         typer.Option(help="Running statistics: frozen or update."),
     ] = None,
-    target: Annotated[str, typer.Option(help="The machine it is for; see `targets`.")] = "host",
+    target: Annotated[
+        str,
+        typer.Option(help="The machine it is for: a name of `targets`, or TVM's 'llvm -m...'."),
+    ] = "host",
     backend: Annotated[str, typer.Option(help="Who makes the kernels.")] = "tvm",
     threads: ThreadsOption = None,
+    static: Annotated[
+        bool,
+        typer.Option(
+            "--static", help="Make pock-run one static program, for boards without glibc."
+        ),
+    ] = False,
     dump_passes: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Write the graph after each pass there."),
@@ -147,6 +157,7 @@ def compile_(  # noqa: PLR0913, PLR0917  one parameter per option
             target,
             backend,
             threads,
+            static,
             dump_passes,
         )
     )
@@ -193,11 +204,19 @@ def train(  # noqa: PLR0913, PLR0917  one parameter per option
         ),
     ] = False,
     threads: ThreadsOption = None,
+    on: OnOption = None,
+    port: PortOption = None,
+    ssh_option: SshOption = None,
 ) -> None:
     """Fine-tune an artifact; its weights are replaced by the trained ones.
 
-    Example:
+    With --on it is sent to another machine and trained there; weights, checkpoint and log
+    come home.
+
+    Examples:
         pockc train model.pock --data train.npz --eval test.npz --epochs 3 --lr 3e-4
+
+        pockc train model.pock --data train.npz --on pi@raspberrypi.local
     """
     from pockc.cli.training import TrainRequest, checkpoint_file, run_training
     from pockc.runtime import TrainOptions
@@ -211,18 +230,41 @@ def train(  # noqa: PLR0913, PLR0917  one parameter per option
         checkpoint=None if checkpoint is None else checkpoint_file(checkpoint),
         resume=resume,
     )
-    run_training(
-        TrainRequest(artifact, data, evaluation, output or artifact, threads, seed, options)
+    request = TrainRequest(
+        artifact, data, evaluation, output or artifact, threads, seed, options
     )
+    if on is None:
+        run_training(request)
+        return
+    from pockc.cli.deploying import There
+    from pockc.cli.remote_training import train_there
+
+    raise typer.Exit(train_there(request, There.of(on, port, ssh_option)))
 
 
 @app.command("eval")
-def eval_(artifact: ArtifactArg, data: DataOption, threads: ThreadsOption = None) -> None:
-    """Compute loss and accuracy on a data set.
+def eval_(
+    artifact: ArtifactArg,
+    data: DataOption,
+    threads: ThreadsOption = None,
+    on: OnOption = None,
+    port: PortOption = None,
+    ssh_option: SshOption = None,
+) -> None:
+    """Compute loss and accuracy on a data set, here or on another machine.
 
-    Example:
+    Examples:
         pockc eval model.pock --data test.npz
+
+        pockc eval model.pock --data test.npz --on pi@raspberrypi.local
     """
+    if on is not None:
+        from pockc.cli.deploying import There
+        from pockc.cli.running import run_there
+
+        words = [] if threads is None else ["--threads", str(threads)]
+        run_there(artifact, There.of(on, port, ssh_option), "eval", words, data)
+        return
     from pockc.cli.data import read_data
     from pockc.cli.text import figures
     from pockc.runtime import load
@@ -344,12 +386,17 @@ def targets() -> None:
     """List the machines that can be compiled for."""
     from pockc.backends.tvm.targets import NAMES, get
     from pockc.cli.console import table
+    from pockc.cli.text import size
 
-    made = table("Targets", "name", "triple", "processor", "cores", right=(3,))
-    made.add_row("host", "this machine")
+    made = table("Targets", "name", "processor", "vectors", "L1", "L2", "cores", "machines")
+    made.add_row("host", "", "", "", "", "", "this machine")
     for name in NAMES:
         if name == "host":  # asking what it is would load TVM
             continue
         known = get(name)
-        made.add_row(name, known.triple, known.mcpu, str(known.cores))
+        caches = size(known.l1_bytes), size(known.l2_bytes)
+        cores = str(known.cores)
+        made.add_row(name, known.mcpu, known.vectors, *caches, cores, known.boards)
     show(made)
+    say()
+    say("others   --target 'llvm -mtriple=aarch64-linux-gnu -mcpu=cortex-a73'")

@@ -33,6 +33,7 @@ class CompileRequest:
         target: The machine.
         backend: Who makes the kernels.
         threads: Threads to divide work for.
+        static: Whether `pock-run` is one static program.
         dump_passes: Folder for graphs.
     """
 
@@ -44,6 +45,7 @@ class CompileRequest:
     target: str
     backend: str
     threads: int | None
+    static: bool
     dump_passes: Path | None
 
 
@@ -82,6 +84,7 @@ def _compile(request: CompileRequest) -> Path:
             target=request.target,
             backend=request.backend,
             threads=request.threads,
+            static=request.static,
             dump_passes=request.dump_passes,
             progress=bar.update,
         )

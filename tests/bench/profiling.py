@@ -1,4 +1,4 @@
-"""Where the time of a train step goes: one line per kernel call, timed by the runtime itself."""
+"""Where the time of a train step goes: every kernel call, timed by the runtime itself."""
 
 from __future__ import annotations
 
@@ -189,7 +189,9 @@ def tables(lines: Sequence[Line], peak: Peak, shown: int) -> Iterator[Table]:
     total = sum(line.ms for line in lines)
     top = merged(lines, "symbol")
     titles = ("ms", "%", "calls", "GFLOP/s", "% peak", "GB/s", "kernel", "node", "what")
-    made = table(f"Kernels of a train step ({len(top)}), by time", *titles, right=(0, 1, 2, 3, 4, 5))
+    made = table(
+        f"Kernels of a train step ({len(top)}), by time", *titles, right=(0, 1, 2, 3, 4, 5)
+    )
     for line in top[:shown]:
         made.add_row(*_figures(line, total, peak), line.symbol, line.node, line.what)
     yield made
@@ -210,7 +212,11 @@ def _total(lines: Sequence[Line]) -> Line:
 
 def _figures(line: Line, total_ms: float, peak: Peak) -> tuple[str, ...]:
     share = 100 * line.ms / total_ms if total_ms else 0.0
-    rate = (f"{line.gflops:.1f}", f"{100 * line.gflops / peak.gflops:.0f}") if line.flops else ("", "")
+    rate = (
+        (f"{line.gflops:.1f}", f"{100 * line.gflops / peak.gflops:.0f}")
+        if line.flops
+        else ("", "")
+    )
     return (f"{line.ms:.3f}", f"{share:.1f}", str(line.calls), *rate, f"{line.gbs:.1f}")
 
 

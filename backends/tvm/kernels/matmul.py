@@ -13,6 +13,8 @@ import math
 from collections.abc import Sequence
 
 from pockc.backends.tvm.builder import Builder, Sink, lower
+from pockc.backends.tvm.kernels import columns
+from pockc.backends.tvm.kernels.columns import Columns
 from pockc.backends.tvm.kernels.long_product import LongProduct
 from pockc.backends.tvm.kernels.panels import Panels
 from pockc.backends.tvm.kernels.product import Product
@@ -57,7 +59,7 @@ def emit_product(product: Product) -> None:
     else:
         matrices = math.prod(product.batch)
         shape = product_shape(b.target, product.left.type.dtype, n, matrices, b.threads)
-        Panels(product, shape).emit()
+        (Columns if columns.suits(product) else Panels)(product, shape).emit()
 
 
 def _is_long(product: Product) -> bool:

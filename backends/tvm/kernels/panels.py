@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from tvm import tirx
 
 from pockc.backends.tvm.builder import Builder
-from pockc.backends.tvm.kernels.product import Product
+from pockc.backends.tvm.kernels.product import LINE_BYTES, Product
 from pockc.backends.tvm.tile import (
     Shape,
     Tile,
@@ -87,7 +87,8 @@ class Panels:
                     start = panel * full.width
                     self._pack(batch, start, vectors, buffer, base)
                     right = _packed(buffer, base, vectors.width)
-                    self._rows(batch, start, vectors, right, None)
+                    more = None if whole < 2 else t + 1 < count
+                    self._rows(batch, start, vectors, right, None, more)
 
     def _tile_by_tile(
         self, panels: int, whole: int, full: Vectors, rest: Vectors | None, *, pack: bool
@@ -156,13 +157,20 @@ class Panels:
         vectors: Vectors,
         right: Callable[[int, int, Expr], Expr],
         tile: Expr | None,
+        more: Expr | None = None,
     ) -> None:
-        """Write the tiles of a panel, or only number `tile` of them."""
+        """Write the tiles of a panel, or only number `tile` of them.
+
+        `more` says whether another panel follows: it comes nearer as the tiles go on.
+        """
         b, (m, _, _) = self.product.b, self.product.sizes
         height = row_tiles(m, self.shape)
         whole, rest = divmod(m, height)
         if tile is None:
             with b.code.loop(whole) as t:
+                if more is not None:
+                    with b.code.when(more):
+                        self._approach(batch, start + vectors.width, t, whole)
                 self._tile(batch, t * height, height, start, vectors, right)
             if rest:
                 first = b.code.const(whole * height)
@@ -174,6 +182,21 @@ class Panels:
             with b.code.when(tirx.EQ(tile, whole)):
                 first = b.code.const(whole * height)
                 self._tile(batch, first, rest, start, vectors, right)
+
+    def _approach(self, batch: Sequence[Expr], start: Expr, step: Expr, steps: int) -> None:
+        """Ask for one part in `steps` of the lines of the panel from column `start` on."""
+        code, right = self.product.b.code, self.product.right
+        line = LINE_BYTES // right.type.dtype.nbytes
+        k, width = self.product.sizes[2], self.shape.vectors * self.shape.lanes
+        by_columns = right.strides[-1] != 1
+        per_row = -(-(k if by_columns else width) // line)
+        share = -(-per_row * (width if by_columns else k) // steps)
+        with code.loop(share) as at:
+            count = code.bind(step * share + at)
+            row = code.bind(tirx.floordiv(count, per_row))
+            place = code.bind(tirx.floormod(count, per_row) * line)
+            index = (place, start + row) if by_columns else (row, start + place)
+            code.emit(right.memory.prefetch(code.bind(right.offset((*batch, *index)))))
 
     def _tile(
         self,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from tests.bench.workers.meter import Meter
-from tests.bench.workers.onnx_model import FOLDER
+from tests.bench.workers.onnx_model import FOLDER, leave_out_torch
 
 
 def main() -> None:
     """Load the training graphs and serve their step."""
     meter = Meter()
+    leave_out_torch()
     import onnxruntime
     from onnxruntime.training.api import CheckpointState, Module, Optimizer
 
@@ -19,7 +20,10 @@ def main() -> None:
     options.log_severity_level = 3
     state = CheckpointState.load_checkpoint(folder / "checkpoint")
     module = Module(
-        folder / "training_model.onnx", state, folder / "eval_model.onnx", session_options=options
+        folder / "training_model.onnx",
+        state,
+        folder / "eval_model.onnx",
+        session_options=options,
     )
     optimizer = Optimizer(folder / "optimizer_model.onnx", module)
     optimizer.set_learning_rate(meter.learning_rate)

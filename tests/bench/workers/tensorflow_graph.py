@@ -27,7 +27,10 @@ class Graph:
         # PyTorch pads both sides alike, TensorFlow's "SAME" does not where the stride is 2.
         around = [[0, 0], [pad, pad], [pad, pad], [0, 0]]
         y = convolve(x, weight, [1, stride, stride, 1], around if pad else "VALID")
-        parts = (self.v[f"{name}.norm.{p}"] for p in ("weight", "bias", "running_mean", "running_var"))
+        parts = (
+            self.v[f"{name}.norm.{p}"]
+            for p in ("weight", "bias", "running_mean", "running_var")
+        )
         normalize = self.tf.compat.v1.nn.fused_batch_norm
         return normalize(y, *parts, epsilon=1e-5, is_training=False)[0]
 
