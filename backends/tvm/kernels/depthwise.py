@@ -147,7 +147,7 @@ class _Rows:
                 code.emit(total.store(place, value, lanes))
 
 
-def channel_vectors(b: Builder, x: Stored) -> Iterator[tuple[Expr, int]]:
+def channel_vectors(b: Builder, x: Source) -> Iterator[tuple[Expr, int]]:
     """Yield vectors of the channels of images, as (first channel, lanes), in loops."""
     lanes = b.lanes(x.type.dtype)
     whole, rest = divmod(x.type.shape[1], lanes)
