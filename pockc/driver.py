@@ -143,18 +143,17 @@ def build_captured(
         UserError: The configuration or the target cannot be used; says why.
     """
     backend, target = backends.get(options.backend), targets.get(options.target)
-    scheme = resolve(
-        config, captured.parameters, captured.values, captured.modules, captured.aliases
-    )
-    recipes = _recipes(captured, scheme, config)
-    choices = _choices(captured, scheme, config, recipes, backend)
     options.progress("passes", 0, 1)
-    graphs = pipeline.compile_entries(_graphs(captured), choices, options.dump_passes)
+    planned = plan_captured(captured, config, options)
+    entries, memory, scheme = planned.entries, planned.memory, planned.scheme
     full = _full_update(captured, config, backend)
     options.progress("passes", 1, 1)
-    entries, objects = _kernels(graphs, backend, target, options)
-    memory = plan.make_plan(entries)
     plan.verify_plan(entries, memory)
+    objects = backend.build(
+        list(planned.kernels.values()),
+        options.target,
+        lambda done, total: options.progress("kernels", done, total),
+    )
     with tempfile.TemporaryDirectory(prefix="pockc-") as folder:
         library = Path(folder) / "step.so"
         options.progress("link", 0, 1)
@@ -166,22 +165,77 @@ def build_captured(
             library=library,
             values=captured.values,
             buffers=_buffers(captured),
-            graph_text="\n".join(print_graph(g, sources=True) for g in graphs.values()),
+            graph_text="\n".join(print_graph(e.graph, sources=True) for e in entries),
             machine=artifact.machine_for(options.target, target.triple, target.mcpu),
             batch_rows=captured.rows,
             producer=f"pockc {__version__}",
             micro_batches=captured.micro_batches,
             aliases=captured.aliases,
             hidden=_hidden(captured),
-            initial=_initial(recipes),
+            initial=_initial(planned.recipes),
             learning_rate=_learning_rate(config),
             class_names=captured.class_names or (),
             input_values=input_ranges(captured),
             trained=_trained(captured, scheme),
-            multiply_adds={n: _multiply_adds(g) for n, g in graphs.items()},
+            multiply_adds={e.name: _multiply_adds(e.graph) for e in entries},
             report=_report(captured, scheme, config, entries, memory, full),
         )
         return artifact.write_artifact(path, contents)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """All that is known of an artifact before a kernel is built.
+
+    Attributes:
+        scheme: What is trained.
+        recipes: The update of each trained parameter.
+        entries: The graphs as they will run, with their calls.
+        memory: Where every byte lies.
+        kernels: The kernels to build, by symbol, in the order of their names.
+    """
+
+    scheme: Scheme
+    recipes: Mapping[str, Recipe]
+    entries: tuple[plan.Entry, ...]
+    memory: plan.Plan
+    kernels: Mapping[str, Kernel]
+
+
+def plan_captured(
+    captured: Captured,
+    config: Config,
+    options: Options,
+    known: dict[tuple[object, ...], Recipe] | None = None,
+) -> Planned:
+    """Return the plan of a captured model; nothing is built.
+
+    Args:
+        captured: The model.
+        config: What is trained, and how.
+        options: The target and the backend.
+        known: Traces of the optimizer to take from and add to, for many plans of one model.
+
+    Raises:
+        UserError: The configuration or the target cannot be used; says why.
+    """
+    backend, target = backends.get(options.backend), targets.get(options.target)
+    scheme = resolve(
+        config, captured.parameters, captured.values, captured.modules, captured.aliases
+    )
+    recipes = _recipes(captured, scheme, config, known)
+    choices = _choices(captured, scheme, config, recipes, backend)
+    graphs = pipeline.compile_entries(_graphs(captured), choices, options.dump_passes)
+    threads = options.threads or target.cores
+    entries: list[plan.Entry] = []
+    kernels: dict[str, Kernel] = {}
+    for name, graph in graphs.items():
+        selection = backend.select(graph, options.target, threads)
+        entries.append(plan.Entry(name, graph, selection.calls))
+        kernels |= selection.kernels
+    memory = plan.make_plan(entries)
+    ordered = {k: kernels[k] for k in sorted(kernels)}
+    return Planned(scheme, recipes, tuple(entries), memory, ordered)
 
 
 def capture_model(user: UserModel, config: Config, options: Options) -> Captured:
@@ -213,12 +267,17 @@ def _graphs(captured: Captured) -> dict[str, Graph]:
     }
 
 
-def _recipes(captured: Captured, scheme: Scheme, config: Config) -> dict[str, Recipe]:
+def _recipes(
+    captured: Captured,
+    scheme: Scheme,
+    config: Config,
+    known: dict[tuple[object, ...], Recipe] | None = None,
+) -> dict[str, Recipe]:
     """Return the update of each trained parameter; one trace serves equal types."""
     from pockc.frontend.optimizers import recipe
 
     given = config.optimizer.spec
-    traced: dict[tuple[object, ...], Recipe] = {}
+    traced = {} if known is None else known
     recipes = {}
     for name, how in scheme.trained.items():
         whole = captured.parameters[name].type
@@ -268,25 +327,6 @@ def _full_update(captured: Captured, config: Config, backend: Backend) -> report
     choices = _choices(captured, scheme, config, recipes, backend)
     graphs = pipeline.compile_entries({"train": captured.train}, choices)
     return report.measure(graphs["train_step"], scheme, captured.parameters)
-
-
-def _kernels(
-    graphs: Mapping[str, Graph], backend: Backend, target: targets.Target, options: Options
-) -> tuple[list[plan.Entry], Mapping[str, bytes]]:
-    """Return what is to be planned, and an object file for each kernel."""
-    threads = options.threads or target.cores
-    entries: list[plan.Entry] = []
-    kernels: dict[str, Kernel] = {}
-    for name, graph in graphs.items():
-        selection = backend.select(graph, options.target, threads)
-        entries.append(plan.Entry(name, graph, selection.calls))
-        kernels |= selection.kernels
-    objects = backend.build(
-        [kernels[k] for k in sorted(kernels)],
-        options.target,
-        lambda done, total: options.progress("kernels", done, total),
-    )
-    return entries, objects
 
 
 def _buffers(captured: Captured) -> frozenset[str]:
