@@ -20,6 +20,7 @@ COMMAND = "pock-run"
 _COMPILE = (
     "-std=c11",
     "-D_POSIX_C_SOURCE=200809L",
+    "-D_FILE_OFFSET_BITS=64",  # 32-bit boards have large files too
     "-Os",
     "-fPIC",
     "-fvisibility=hidden",

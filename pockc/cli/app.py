@@ -181,10 +181,16 @@ def train(  # noqa: PLR0913, PLR0917  one parameter per option
     ] = None,
     checkpoint: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.safetensors", help="Write it after each epoch."),
+        typer.Option(
+            metavar="DIR|FILE.safetensors",
+            help="Write DIR/checkpoint.safetensors after each epoch.",
+        ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Skip the steps that the artifact has taken.")
+        bool,
+        typer.Option(
+            "--resume", help="Go on from the checkpoint, or behind the artifact's own steps."
+        ),
     ] = False,
     threads: ThreadsOption = None,
 ) -> None:
@@ -193,7 +199,7 @@ def train(  # noqa: PLR0913, PLR0917  one parameter per option
     Example:
         pockc train model.pock --data train.npz --eval test.npz --epochs 3 --lr 3e-4
     """
-    from pockc.cli.training import TrainRequest, run_training
+    from pockc.cli.training import TrainRequest, checkpoint_file, run_training
     from pockc.runtime import TrainOptions
 
     options = TrainOptions(
@@ -202,7 +208,7 @@ def train(  # noqa: PLR0913, PLR0917  one parameter per option
         schedule=schedule,
         warmup_steps=warmup,
         seed=seed or 0,
-        checkpoint=checkpoint,
+        checkpoint=None if checkpoint is None else checkpoint_file(checkpoint),
         resume=resume,
     )
     run_training(

@@ -118,7 +118,8 @@ static pk_status read_entry(pock_model *model, entry_spec *spec, const char *nam
     if (!spec->present) {
         return PK_OK;
     }
-    bool good = c->entry_at(model->context, spec->number, &info) == PK_OK;
+    bool good = c->entry_at(model->context, spec->number, &info) == PK_OK &&
+                manifest_steps(&model->manifest, name) == info.steps;
     good = good && info.inputs <= POCK_MAX_PORTS && info.outputs <= POCK_MAX_PORTS;
     spec->input_count = good ? info.inputs : 0u;
     spec->output_count = good ? info.outputs : 0u;
@@ -143,6 +144,21 @@ static pk_status read_entry(pock_model *model, entry_spec *spec, const char *nam
                      "the manifest of %s does not fit its program: entry %s", model->folder, name);
 }
 
+/* A static build brings its own program, which need not be that of the folder. */
+static pk_status check_program(pock_model *model, const pk_memory *needed)
+{
+    const manifest *m = &model->manifest;
+    if (needed->state_bytes == m->state_bytes && needed->arena_bytes == m->arena_bytes &&
+        needed->frozen_bytes == m->frozen_bytes) {
+        return PK_OK;
+    }
+    return pock_fail(&model->error, PK_E_MISMATCH, "other-program",
+                     "use the program that was made with this artifact",
+                     "%s was compiled for another program: it has %" PRIu64 " bytes of state, the "
+                     "program %" PRIu64,
+                     model->folder, m->state_bytes, needed->state_bytes);
+}
+
 static pk_status open_program(pock_model *model, uint32_t threads)
 {
     char path[POCK_PATH_BYTES];
@@ -155,6 +171,7 @@ static pk_status open_program(pock_model *model, uint32_t threads)
         return status;
     }
     status = model_core_status(model, model->core.memory_needed(threads, &needed));
+    status = status == PK_OK ? check_program(model, &needed) : status;
     const uint64_t available = available_bytes();
     if (status == PK_OK && needed.total_bytes > available) {
         status = too_large(model, needed.total_bytes, available);

@@ -40,40 +40,39 @@ static pk_status check_size(pock_model *model, const pk_tensor *t, uint64_t nbyt
                      nbytes);
 }
 
+/* The number and the elements of a tensor whose bytes are to be moved from or to `memory`. */
+static pk_status locate(pock_model *model, const char *name, const void *memory, uint64_t nbytes,
+                        uint32_t *index, uint64_t *count)
+{
+    const pk_tensor *t = NULL;
+    pk_status status = model_check_open(model);
+    if (status != PK_OK || name == NULL || memory == NULL) {
+        return status != PK_OK ? status : PK_E_ARGUMENT;
+    }
+    status = find(model, name, index, &t);
+    status = status == PK_OK ? check_size(model, t, nbytes) : status;
+    *count = status == PK_OK ? nbytes / element_of(t->dtype).bytes : 0u;
+    return status;
+}
+
 pk_status pock_tensor_get(pock_model *model, const char *name, void *target, uint64_t nbytes)
 {
     uint32_t index = 0;
-    const pk_tensor *t = NULL;
-    pk_status status = model_check_open(model);
-    if (status != PK_OK || name == NULL || target == NULL) {
-        return status != PK_OK ? status : PK_E_ARGUMENT;
-    }
-    status = find(model, name, &index, &t);
-    status = status == PK_OK ? check_size(model, t, nbytes) : status;
-    if (status != PK_OK) {
-        return status;
-    }
-    const uint64_t count = nbytes / element_of(t->dtype).bytes;
-    return model_core_status(model,
-                             model->core.tensor_read(model->context, index, 0, count, target));
+    uint64_t count = 0;
+    const pk_status status = locate(model, name, target, nbytes, &index, &count);
+    return status != PK_OK ? status
+                           : model_core_status(model, model->core.tensor_read(
+                                                          model->context, index, 0, count, target));
 }
 
 pk_status pock_tensor_set(pock_model *model, const char *name, const void *source, uint64_t nbytes)
 {
     uint32_t index = 0;
-    const pk_tensor *t = NULL;
-    pk_status status = model_check_open(model);
-    if (status != PK_OK || name == NULL || source == NULL) {
-        return status != PK_OK ? status : PK_E_ARGUMENT;
-    }
-    status = find(model, name, &index, &t);
-    status = status == PK_OK ? check_size(model, t, nbytes) : status;
-    if (status != PK_OK) {
-        return status;
-    }
-    const uint64_t count = nbytes / element_of(t->dtype).bytes;
-    return model_core_status(model,
-                             model->core.tensor_write(model->context, index, 0, count, source));
+    uint64_t count = 0;
+    const pk_status status = locate(model, name, source, nbytes, &index, &count);
+    return status != PK_OK ? status
+                           : model_core_status(model, model->core.tensor_write(
+                                                          model->context, index, 0, count, source));
 }
 
 pk_status pock_train_step(pock_model *model, float lr, const void *const *inputs, float *loss)
