@@ -22,9 +22,11 @@ from pockc.errors import Problem, UserError
 from pockc.ir import Graph
 from pockc.plan import COPY_KERNEL, Step
 from pockc.runtime.files import replaced_file
+from pockc.runtime.timing import step_times
 from pockc.scheme.report import multiply_adds
 
 if TYPE_CHECKING:
+    from pockc.driver import Planned
     from pockc.runtime import Artifact
 
 FILE = "kernel_times.json"
@@ -153,15 +155,30 @@ def family(symbol: str) -> str:
 
 
 def measure(
-    artifact: Artifact, batch: Sequence[object], steps: int, times: KernelTimes
-) -> dict[str, Timed]:
-    """Run some training steps, and return the time of each kernel: the median of its calls.
+    artifact: Artifact,
+    planned: Planned,
+    batch: Sequence[object],
+    steps: int,
+    times: KernelTimes,
+) -> None:
+    """Run some training steps, and add the time of each kernel: the median of its calls.
 
     Args:
-        artifact: Its weights are changed by the steps.
+        artifact: The artifact; its weights are changed by the steps.
+        planned: What it was built from.
         batch: The model's inputs, then the target.
         steps: How many steps.
-        times: The machine, for the roofline beside each time.
+        times: Where the times go.
     """
-    # Only where the runtime's own tables are at hand is known what a kernel moves.
-    raise NotImplementedError
+    taken = step_times(artifact, batch, steps)
+    found: dict[str, list[float]] = defaultdict(list)
+    roofline: dict[str, float] = {}
+    for entry in planned.entries:
+        layout = planned.memory.entry(entry.name)
+        if entry.name not in taken or layout is None:
+            continue
+        for step, ms in zip(layout.steps, taken[entry.name], strict=True):
+            if step.kernel != COPY_KERNEL:
+                found[step.kernel].append(ms)
+                roofline[step.kernel] = times.roofline_ms(entry.graph, step)
+    times.add({k: Timed(median(v), roofline[k]) for k, v in found.items()})
