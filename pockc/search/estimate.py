@@ -120,14 +120,14 @@ class Estimator:
         """
         first = self.space.first_trained(genes)
         start = genes[first] if first < len(genes) else None
-        # The block after a block decides how its result is kept; a block reads what the one
-        # before it made.
-        padded = (*genes, None)
+        # A block's result is kept if the gradient of a weight of the next one reads it.
+        choices = self.space.choices(genes)
+        reads = [*(u.reads_input(c) for u, c in zip(self.space.units, choices, strict=True)), True]
         yield -1, (first, start)
         for at, gene in enumerate(genes):
             if at >= first:
-                yield at, (gene, at == first, padded[at + 1])
-        yield len(genes), (first == len(genes), genes[-1])
+                yield at, (gene, at == first, reads[at + 1], at > 0 and genes[at - 1])
+        yield len(genes), first == len(genes)
 
     def _state_bytes(self, genes: Genes) -> int | None:
         total = self._state.get("fixed")
