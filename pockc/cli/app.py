@@ -191,7 +191,9 @@ def plan(  # noqa: PLR0913, PLR0917  one parameter per option
     ] = False,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="FITTED.yaml", help="With --fit: write it there."),
+        typer.Option(
+            "-o", "--output", metavar="FITTED.yaml", help="With --fit: write it there."
+        ),
     ] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Rows of a step.")] = None,
     accumulate: Annotated[int | None, typer.Option(min=1, help="Micro-batches.")] = None,
@@ -228,7 +230,8 @@ def search(  # noqa: PLR0913, PLR0917  one parameter per option
     model: ModelArg,
     data: DataOption,
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="CONFIG.yaml", help="What is to be trained.")
+        Path,
+        typer.Option("-o", "--output", metavar="CONFIG.yaml", help="What is to be trained."),
     ] = Path("config.yaml"),
     memory_budget: BudgetOption = None,
     latency_budget: LatencyOption = None,

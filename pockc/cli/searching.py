@@ -138,7 +138,9 @@ def run_plan(asked: Asked, *, fit: bool, output: Path | None) -> None:
             budget.memory_bytes,
         )
         for parts, cost in chosen.tried.items():
-            say(f"accumulate {parts:<4} {size(cost.memory_bytes)}, {milliseconds(cost.step_ms)}")
+            say(
+                f"accumulate {parts:<4} {size(cost.memory_bytes)}, {milliseconds(cost.step_ms)}"
+            )
         config, cost = chosen.config, chosen.cost
         if output is not None:
             output.write_text(config_text(config), encoding="utf-8")
@@ -154,7 +156,9 @@ def run_plan(asked: Asked, *, fit: bool, output: Path | None) -> None:
 
 def _show_plan(planned: driver.Planned, cost: Cost, times: Any) -> None:  # noqa: ANN401
     made = table("Planned, nothing built", "", "", "", right=(1,))
-    made.add_row("state", size(cost.state_bytes), "what is trained, and the optimizer's tensors")
+    made.add_row(
+        "state", size(cost.state_bytes), "what is trained, and the optimizer's tensors"
+    )
     for entry in planned.memory.entries:
         made.add_row(f"  arena of {entry.name}", size(entry.arena_bytes))
     made.add_row("arena", size(cost.arena_bytes), "shared by the entries")
@@ -165,9 +169,7 @@ def _show_plan(planned: driver.Planned, cost: Cost, times: Any) -> None:  # noqa
     show(made)
 
 
-def _over(
-    asked: Asked, budget: Budget, cost: Cost, config: Config, user: UserModel
-) -> Problem:
+def _over(asked: Asked, budget: Budget, cost: Cost, config: Config, user: UserModel) -> Problem:
     """Say by how much a budget is missed, and which presets would meet it."""
     from pockc import driver
     from pockc.search.cost import cost_of
@@ -330,7 +332,9 @@ def _batch(artifact: Any, data: Mapping[str, np.ndarray]) -> list[np.ndarray]:  
 
 
 def _parted(
-    request: SearchRequest, specs: Any, train: dict[str, np.ndarray]  # noqa: ANN401
+    request: SearchRequest,
+    specs: Any,  # noqa: ANN401
+    train: dict[str, np.ndarray],
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Return what to train on and what to evaluate on: every fifth row if nothing is given."""
     if request.held_out is not None:
@@ -349,7 +353,7 @@ def _write(request: SearchRequest, session: Session, outcome: Outcome, config: C
     comments = (
         f"found by pockc search: {size(cost.memory_bytes)} planned, "
         f"{milliseconds(cost.step_ms)} a step (estimated)",
-        f"sum of contributions {best.contribution:.4f}; greedy {outcome.greedy.contribution:.4f}",
+        f"contributions {best.contribution:.4f}; greedy {outcome.greedy.contribution:.4f}",
     )
     request.output.write_text(config_text(made, comments), encoding="utf-8")
     csv_path = request.output.with_suffix(".pareto.csv")
@@ -357,16 +361,25 @@ def _write(request: SearchRequest, session: Session, outcome: Outcome, config: C
     write_csv(outcome.front, best, csv_path)
     write_png(outcome.front, best, request.asked.budget().memory_bytes, png_path)
     table_made = table("Found", "block", "trained")
-    for unit, choice in zip(session.space.units, session.space.choices(best.genes), strict=True):
+    for unit, choice in zip(
+        session.space.units, session.space.choices(best.genes), strict=True
+    ):
         if choice.trains:
             names = [w.removeprefix(unit.name + ".") for w in choice.weights]
             share = "" if choice.ratio == 1 or not names else f" ({choice.ratio:g} of channels)"
-            table_made.add_row(unit.name, ", ".join([*(["bias"] if choice.bias else []), *names]) + share)
+            table_made.add_row(
+                unit.name, ", ".join([*(["bias"] if choice.bias else []), *names]) + share
+            )
     show(table_made)
-    say(f"memory       {size(cost.memory_bytes)} planned (state {size(cost.state_bytes)}, arena {size(cost.arena_bytes)})")
+    say(
+        f"memory       {size(cost.memory_bytes)} planned (state {size(cost.state_bytes)}, "
+        f"arena {size(cost.arena_bytes)})"
+    )
     say(f"time         {milliseconds(cost.step_ms)} a step, estimated")
     say(f"contribution {best.contribution:.4f}, greedy {outcome.greedy.contribution:.4f}")
     say(f"looked at    {outcome.seen} schemes, {session.estimator.plans} planned exactly")
     say(f"wrote {request.output}, {csv_path}, {png_path}")
     if session.estimator.conflicts:
-        warn(f"{session.estimator.conflicts} pieces of plans differed; estimates took the larger")
+        warn(
+            f"{session.estimator.conflicts} pieces of plans differed; estimates took the larger"
+        )

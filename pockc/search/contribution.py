@@ -1,17 +1,19 @@
 """What training a part of a model brings: by short fine-tunes, or by a first-order proxy.
 
-Lin et al., On-Device Training Under 256KB Memory, NeurIPS 2022, section 3.2: the accuracy gained
-by training the biases of the last k blocks, and by training one weight, each over what training
-the head alone reaches; the sum of the parts predicts the whole well enough to search by.
+Lin et al., On-Device Training Under 256KB Memory, NeurIPS 2022, section 3.2: the accuracy
+gained by training the biases of the last k blocks, and by training one weight, each over
+what training the head alone reaches; the sum of the parts predicts the whole well enough to
+search by.
 
-The proxy takes gradients of the whole model over a few batches from a compiled full update: a
-plain SGD step of rate 1 changes each tensor by its gradient. Its score of a tensor is the sum of
-squared gradients (the trace of the empirical Fisher matrix) or |sum of gradient x weight|
-(Molchanov et al., Importance Estimation for Neural Network Pruning, CVPR 2019).
+The proxy takes gradients of the whole model over a few batches from a compiled full update:
+a plain SGD step of rate 1 changes each tensor by its gradient. Its score of a tensor is the
+sum of squared gradients (the trace of the empirical Fisher matrix) or |sum of gradient x
+weight| (Molchanov et al., Importance Estimation for Neural Network Pruning, CVPR 2019).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -118,9 +120,7 @@ def _share(captured: Captured, scores: Scores, weight: str, ratio: float) -> flo
 
 
 def candidates(space: Space) -> dict[str, Genes]:
-    """Return what is fine-tuned alone: the head, the biases of the last k blocks, and all
-    weights of each block.
-    """
+    """Return what is fine-tuned: the head, biases of the last k blocks, each block's weights."""
     none = (0,) * len(space.units)
     found = {"head": none}
     for at in reversed(range(len(space.units))):
@@ -161,7 +161,9 @@ def from_results(
         of_bias = bias[count - at] - bias[count - at - 1]
         # The largest entry of a menu trains the biases of its block as well.
         whole = max(0.0, results[f"weights of {unit.name}"]["score"] - head)
-        gains.append(tuple(_gain(c, unit, captured, scores, (of_bias, whole)) for c in unit.menu))
+        gains.append(
+            tuple(_gain(c, unit, captured, scores, (of_bias, whole)) for c in unit.menu)
+        )
     return Contributions(tuple(gains), head)
 
 
@@ -173,7 +175,7 @@ def _gain(
     part = sum(_share(captured, scores, w, choice.ratio) for w in choice.weights)
     share = part / total if total else 0.0
     # Half of the channels bring more than half of what all bring: the square root.
-    return (of_bias if choice.bias else 0.0) + whole * share**0.5
+    return (of_bias if choice.bias else 0.0) + whole * math.sqrt(share)
 
 
 def as_sequence(contributions: Contributions) -> Sequence[Sequence[float]]:

@@ -1,15 +1,17 @@
 """Costs of thousands of schemes a second, put together from pieces of real plans.
 
-A step's memory over time falls into one piece per block and pass. While block b runs, forward or
-backward, what lives is what the blocks before it keep for their backward passes, and the block's
-own values. Both depend on what is trained of the block and on whether anything before it is
-trained, and hardly on anything else. So every plan that the compiler makes is cut into such
-pieces, which are kept; a scheme whose pieces are all known is a few sums and a maximum. For a
-scheme with an unknown piece the compiler runs, and all its pieces are known from then on.
+A step's memory over time falls into one piece per block and pass. While block b runs,
+forward or backward, what lives is what the blocks before it keep for their backward passes,
+and the block's own values. Both depend on what is trained of the block and on whether
+anything before it is trained, and hardly on anything else. So every plan that the compiler
+makes is cut into such pieces, which are kept; a scheme whose pieces are all known is a few
+sums and a maximum. For a scheme with an unknown piece the compiler runs, and all its pieces
+are known from then on.
 
-What depends on more than that (a fusion across the border of two blocks) is seen when the same
-piece comes out of two plans with different sizes; the larger one stays, so that the estimate
-rather errs above. The search checks what it returns against a plan of its own in any case.
+What depends on more than that (a fusion across the border of two blocks) is seen when the
+same piece comes out of two plans with different sizes; the larger one stays, so that the
+estimate rather errs above. The search checks what it returns against a plan of its own in
+any case.
 """
 
 from __future__ import annotations
@@ -122,7 +124,10 @@ class Estimator:
         start = genes[first] if first < len(genes) else None
         # A block's result is kept if the gradient of a weight of the next one reads it.
         choices = self.space.choices(genes)
-        reads = [*(u.reads_input(c) for u, c in zip(self.space.units, choices, strict=True)), True]
+        reads = [
+            *(u.reads_input(c) for u, c in zip(self.space.units, choices, strict=True)),
+            True,
+        ]
         yield -1, (first, start)
         for at, gene in enumerate(genes):
             if at >= first:
@@ -195,7 +200,9 @@ class _Cut:
     def _find(self, names: list[str], owner: dict[str, int]) -> None:
         graph = self.entry.graph
         turn = forward_end(graph)
-        forward = {n.name for n in graph.nodes[: (turn if turn is not None else len(graph.nodes)) + 1]}
+        forward = {
+            n.name for n in graph.nodes[: (turn if turn is not None else len(graph.nodes)) + 1]
+        }
         place: dict[str, int] = {}
         for source in graph.inputs:
             role = source.role
@@ -205,7 +212,9 @@ class _Cut:
         backward: set[str] = set()
         for node in graph.nodes:
             module = node.source.module if node.source else ""
-            found = next((i for i, n in enumerate(names) if module and is_below(module, n)), None)
+            found = next(
+                (i for i, n in enumerate(names) if module and is_below(module, n)), None
+            )
             if found is None:
                 operands = [place[i] for i in node.inputs]
                 if node.name in forward:
@@ -222,9 +231,7 @@ class _Cut:
             if node.name not in forward:
                 backward.add(node.name)
         self.value_place = {v: self._merged(p) for v, p in place.items()}
-        self.places = [
-            self.value_place.get(c.node, -1) for c in self.program.instructions
-        ]
+        self.places = [self.value_place.get(c.node, -1) for c in self.program.instructions]
 
     def _merged(self, at: int) -> int:
         """Take all that comes before the first trained block as one."""

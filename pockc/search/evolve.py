@@ -1,4 +1,4 @@
-"""Chooses schemes: evolution as in Lin et al. (NeurIPS 2022, section 3.2), and a greedy knapsack.
+"""Chooses schemes: evolution as in Lin et al. (NeurIPS 2022, section 3.2), and greedily.
 
 Both maximise the sum of contributions under budgets of memory and time.
 """
@@ -85,7 +85,7 @@ class Search:
         return self.seen[genes]
 
     def best(self) -> Found | None:
-        """Return the best scheme within the budget that was looked at; of equals the cheapest."""
+        """Return the best scheme looked at that the budget allows; of equals the cheapest."""
         inside = [f for f in self.seen.values() if self.budget.allows(f.cost)]
         return max(inside, key=self._rank, default=None)
 
@@ -134,7 +134,7 @@ class Search:
         self, settings: Settings, progress: Callable[[int, int], None] = lambda *_: None
     ) -> Found | None:
         """Return the best scheme after some generations of mutation and crossover."""
-        rng = random.Random(settings.seed)  # noqa: S311  not for secrets
+        rng = random.Random(settings.seed)
         count = len(self.space.units)
         population = [(0,) * count]
         best = self.best()
@@ -166,7 +166,9 @@ class Search:
 
     def _mutated(self, genes: Genes, chance: float, rng: random.Random) -> Genes:
         pairs = zip(genes, self.space.units, strict=True)
-        return tuple(rng.randrange(len(u.menu)) if rng.random() < chance else g for g, u in pairs)
+        return tuple(
+            rng.randrange(len(u.menu)) if rng.random() < chance else g for g, u in pairs
+        )
 
     def _repaired(self, genes: Genes, rng: random.Random) -> Found:
         """Freeze blocks, the first ones most likely, until a scheme is within the budget."""

@@ -107,7 +107,9 @@ def analyse(
     if not missing:
         return
     count = min(processes or len(os.sched_getaffinity(0)), len(missing))
-    how = replace(how, options=replace(how.options, threads=1, progress=driver.Options().progress))
+    how = replace(
+        how, options=replace(how.options, threads=1, progress=driver.Options().progress)
+    )
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(count, context, _begin, (how,)) as pool:
         running = {pool.submit(_work, candidates[n]): n for n in missing}

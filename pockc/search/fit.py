@@ -1,10 +1,10 @@
 """Meets a memory budget without changing what is trained: smaller micro-batches.
 
-Everything that costs nothing (the order of the kernels, masks instead of values, cheap values
-computed again) is done by the passes in any case. What is left is to run a batch in parts and to
-add up their gradients: the update is that of the whole batch, up to rounding, as long as the loss
-is a mean over rows. It takes a sum of gradients for each trained tensor, and weights are read once
-a part: so the fewest parts that fit are taken.
+Everything that costs nothing (the order of the kernels, masks instead of values, cheap
+values computed again) is done by the passes in any case. What is left is to run a batch in
+parts and to add up their gradients: the update is that of the whole batch, up to rounding,
+as long as the loss is a mean over rows. It takes a sum of gradients for each trained
+tensor, and weights are read once a part: so the fewest parts that fit are taken.
 """
 
 from __future__ import annotations

@@ -137,7 +137,9 @@ def _rows(path: Path) -> dict[str, dict[str, tuple[float, float]]]:
         return {}
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))
-        return {k: {s: (float(t[0]), float(t[1])) for s, t in v.items()} for k, v in loaded.items()}
+        return {
+            k: {s: (float(t[0]), float(t[1])) for s, t in v.items()} for k, v in loaded.items()
+        }
     except (OSError, ValueError, AttributeError, TypeError, IndexError) as error:
         what = f"{path} does not hold kernel times: {error}"
         fix = "delete it, and measure again"

@@ -45,7 +45,9 @@ def write_png(
         where="post",
         marker=".",
     )
-    axes.plot([chosen.cost.memory_bytes / MIB], [chosen.contribution], "o", ms=9, label="chosen")
+    axes.plot(
+        [chosen.cost.memory_bytes / MIB], [chosen.contribution], "o", ms=9, label="chosen"
+    )
     if budget_bytes is not None:
         axes.axvline(budget_bytes / MIB, ls="--", color="grey", label="budget")
     axes.set_xlabel("planned memory of a training step (MiB)")

@@ -87,7 +87,10 @@ class Session:
                 return contributions.proxy_scores(artifact, self.captured, data, kind=kind)
 
     def measure(
-        self, genes: Genes, batch: Callable[[runtime.Artifact], Sequence[object]], steps: int = 10
+        self,
+        genes: Genes,
+        batch: Callable[[runtime.Artifact], Sequence[object]],
+        steps: int = 10,
     ) -> None:
         """Compile a scheme, and add the times of its kernels."""
         config = self.space.config(self.base, genes)
@@ -122,7 +125,9 @@ class Session:
             exact = self.estimator.exact(best.genes)
             search.seen[best.genes] = Found(best.genes, exact, best.contribution)
             if budget.allows(exact):
-                return Outcome(search.seen[best.genes], greedy, search.pareto(), len(search.seen))
+                return Outcome(
+                    search.seen[best.genes], greedy, search.pareto(), len(search.seen)
+                )
         return Outcome(least, least, search.pareto(), len(search.seen))
 
 

@@ -1,15 +1,17 @@
 """The schemes that a search chooses from: one choice for each block of the model.
 
-A scheme is a tuple of genes, one a block, each the number of a choice in the block's menu. The
-head is always trained. A choice trains the block's biases or not, and some of its matrices at one
-share of their output channels (Lin et al., On-Device Training Under 256KB Memory, NeurIPS 2022,
-section 3.2, search the same two things: biases, and weights at channel ratios).
+A scheme is a tuple of genes, one a block, each the number of a choice in the block's menu.
+The head is always trained. A choice trains the block's biases or not, and some of its
+matrices at one share of their output channels (Lin et al., On-Device Training Under 256KB
+Memory, NeurIPS 2022, section 3.2, search the same two things: biases, and weights at
+channel ratios).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from pockc.errors import Problem, UserError
 from pockc.scheme import Config
@@ -24,7 +26,7 @@ Genes = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What is trained of a block: its biases, and some matrices at a share of their channels."""
+    """What is trained of a block: biases, and matrices at a share of their channels."""
 
     bias: bool = False
     weights: tuple[str, ...] = ()
@@ -87,16 +89,27 @@ class Space:
         found: list[Rule] = []
         for unit, choice in zip(self.units, self.choices(genes), strict=True):
             if choice.bias and unit.biases:
-                found.append(Rule(match=f"{unit.name}.*", train="bias"))
+                found.append(_rule(f"{unit.name}.*", "bias"))
             part = None if choice.ratio == 1 else Channels(fraction=choice.ratio)
-            found += [Rule(match=w, train="weight", channels=part) for w in choice.weights]
+            found += [_rule(w, "weight", part) for w in choice.weights]
         scale = self.head_lr_scale
-        found += [Rule(match=p, train="all", lr_scale=scale) for p in self.head]
+        found += [_rule(p, "all", lr_scale=scale) for p in self.head]
         return tuple(found)
 
     def config(self, base: Config, genes: Genes) -> Config:
         """Return a configuration that trains a scheme, and is `base` in everything else."""
         return base.model_copy(update={"preset": None, "update": self.rules(genes)})
+
+
+def _rule(
+    match: str,
+    train: Literal["bias", "weight", "all"],
+    channels: Channels | None = None,
+    lr_scale: float = 1.0,
+) -> Rule:
+    return Rule(
+        match=match, train=train, channels=channels, lr_scale=lr_scale, weight_decay=None
+    )
 
 
 def make_space(
@@ -135,7 +148,7 @@ def make_space(
 def _menu(
     biases: Sequence[str], weights: Sequence[str], ratios: Sequence[float]
 ) -> tuple[Choice, ...]:
-    sets = [(w,) for w in weights]
+    sets: list[tuple[str, ...]] = [(w,) for w in weights]
     if len(weights) > 1:
         sets.append(tuple(weights))
     bias = bool(biases)

@@ -42,9 +42,7 @@ class Store:
         except (OSError, ValueError, KeyError, TypeError) as error:
             what = f"{path} does not hold contributions: {error!r}"
             raise UserError(Problem("contributions", what, fix=fix)) from error
-        differing = sorted(
-            k for k in {*found, *settings} if found.get(k) != settings.get(k)
-        )
+        differing = sorted(k for k in {*found, *settings} if found.get(k) != settings.get(k))
         if differing:
             parts = (f"{k} {found.get(k)} and not {settings.get(k)}" for k in differing)
             what = f"{path} was made with {', '.join(parts)}"
