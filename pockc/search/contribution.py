@@ -120,7 +120,7 @@ def _share(captured: Captured, scores: Scores, weight: str, ratio: float) -> flo
 
 
 def candidates(space: Space) -> dict[str, Genes]:
-    """Return what is fine-tuned: the head, biases of the last k blocks, each block's weights."""
+    """Return what is tuned: the head, biases of the last k blocks, each block's weights."""
     none = (0,) * len(space.units)
     found = {"head": none}
     for at in reversed(range(len(space.units))):

@@ -72,7 +72,7 @@ def test_estimates_of_unseen_schemes_are_near_their_plans() -> None:
         if estimated is not None:
             assert estimated.state_bytes == planned.state_bytes
             errors.append(abs(estimated.memory_bytes / planned.memory_bytes - 1))
-    assert len(errors) > 3
+    assert len(errors) >= 3
     assert max(errors) < 0.15
 
 
