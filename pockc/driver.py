@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pockc import __version__, artifact, backends, runtime
-from pockc.backends.base import Backend, Job
+from pockc import __version__, artifact, backends, plan, runtime
+from pockc.backends import native, tvm
+from pockc.backends.base import Backend, Job, Kernel
+from pockc.backends.tvm import targets
 from pockc.frontend.captured import Captured, Recipe
 from pockc.frontend.choices import LOSSES, OPTIMIZERS, option_names
 from pockc.frontend.ranges import input_ranges
@@ -150,13 +152,8 @@ def build_captured(
         UserError: The configuration or the target cannot be used; says why.
     """
     backend = backends.get(options.backend)
-    scheme = resolve(
-        config, captured.parameters, captured.values, captured.modules, captured.aliases
-    )
-    recipes = _recipes(captured, scheme, config)
-    choices = _choices(captured, scheme, config, recipes, backend)
     options.progress("passes", 0, 1)
-    graphs = pipeline.compile_entries(_graphs(captured), choices, options.dump_passes)
+    scheme, recipes, graphs = _finished(captured, config, options)
     full = _full_update(captured, config, backend)
     options.progress("passes", 1, 1)
     with tempfile.TemporaryDirectory(prefix="pockc-") as folder:
@@ -194,6 +191,65 @@ def build_captured(
         return artifact.write_artifact(path, contents)
 
 
+@dataclass(frozen=True)
+class Planned:
+    """All that is known of an artifact before a kernel is built.
+
+    Attributes:
+        scheme: What is trained.
+        recipes: The update of each trained parameter.
+        entries: The graphs as they will run, with their calls.
+        memory: Where every byte lies.
+        kernels: The kernels to build, by symbol, in the order of their names.
+    """
+
+    scheme: Scheme
+    recipes: Mapping[str, Recipe]
+    entries: tuple[plan.Entry, ...]
+    memory: plan.Plan
+    kernels: Mapping[str, Kernel]
+
+
+def plan_captured(
+    captured: Captured,
+    config: Config,
+    options: Options,
+    known: dict[tuple[object, ...], Recipe] | None = None,
+) -> Planned:
+    """Return the plan of a captured model; nothing is built.
+
+    Args:
+        captured: The model.
+        config: What is trained, and how.
+        options: The target; the kernels are those of `tvm`.
+        known: Traces of the optimizer to take from and add to, for many plans of one model.
+
+    Raises:
+        UserError: The configuration or the target cannot be used; says why.
+    """
+    scheme, recipes, graphs = _finished(captured, config, options, known)
+    threads = options.threads or targets.get(options.target).cores
+    kernels = native.plan_kernels(tvm.BACKEND, graphs, options.target, threads)
+    return Planned(scheme, recipes, kernels.entries, kernels.memory, kernels.kernels)
+
+
+def _finished(
+    captured: Captured,
+    config: Config,
+    options: Options,
+    known: dict[tuple[object, ...], Recipe] | None = None,
+) -> tuple[Scheme, Mapping[str, Recipe], Mapping[str, Graph]]:
+    """Return what is trained, the update of each, and the entries ready for a backend."""
+    backend = backends.get(options.backend)
+    scheme = resolve(
+        config, captured.parameters, captured.values, captured.modules, captured.aliases
+    )
+    recipes = _recipes(captured, scheme, config, known)
+    choices = _choices(captured, scheme, config, recipes, backend)
+    graphs = pipeline.compile_entries(_graphs(captured), choices, options.dump_passes)
+    return scheme, recipes, graphs
+
+
 def capture_model(user: UserModel, config: Config, options: Options) -> Captured:
     """Trace a model with its loss, as the configuration wants it."""
     from pockc.frontend.capture import capture
@@ -223,12 +279,17 @@ def _graphs(captured: Captured) -> dict[str, Graph]:
     }
 
 
-def _recipes(captured: Captured, scheme: Scheme, config: Config) -> dict[str, Recipe]:
+def _recipes(
+    captured: Captured,
+    scheme: Scheme,
+    config: Config,
+    known: dict[tuple[object, ...], Recipe] | None = None,
+) -> dict[str, Recipe]:
     """Return the update of each trained parameter; one trace serves equal types."""
     from pockc.frontend.optimizers import recipe
 
     given = config.optimizer.spec
-    traced: dict[tuple[object, ...], Recipe] = {}
+    traced = {} if known is None else known
     recipes = {}
     for name, how in scheme.trained.items():
         whole = captured.parameters[name].type

@@ -9,7 +9,7 @@ from pockc.backends.native.device import (
     copy_headers,
     link_static,
 )
-from pockc.backends.native.emit import emit, product_of
+from pockc.backends.native.emit import KernelPlan, emit, plan_kernels, product_of
 from pockc.backends.native.link import HOST, NativeTarget, link
 from pockc.backends.native.machine import machine_for
 from pockc.backends.native.tables import table_source
@@ -18,6 +18,7 @@ __all__ = [
     "COMMAND",
     "HOST",
     "LIBRARY",
+    "KernelPlan",
     "NativeTarget",
     "build_device",
     "copy_headers",
@@ -25,6 +26,7 @@ __all__ = [
     "link",
     "link_static",
     "machine_for",
+    "plan_kernels",
     "product_of",
     "table_source",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,35 @@ from pockc.ir.graph import Graph
 from pockc.plan.product import Made, Product
 from pockc.runtime.manifest import NATIVE, STEP_FILE, Machine
 from pockc.runtime.opening import sha256_of
+
+
+@dataclass(frozen=True, slots=True)
+class KernelPlan:
+    """What will run, and where every byte lies, before a kernel is built.
+
+    Attributes:
+        entries: The graphs with their calls.
+        memory: The plan.
+        kernels: The kernels to build, by symbol, in the order of their names.
+    """
+
+    entries: tuple[plan.Entry, ...]
+    memory: plan.Plan
+    kernels: Mapping[str, Kernel]
+
+
+def plan_kernels(
+    maker: KernelMaker, graphs: Mapping[str, Graph], target: str, threads: int
+) -> KernelPlan:
+    """Choose the kernels of finished graphs and plan their memory."""
+    entries: list[plan.Entry] = []
+    kernels: dict[str, Kernel] = {}
+    for name, graph in graphs.items():
+        selection = maker.select(graph, target, threads)
+        entries.append(plan.Entry(name, graph, selection.calls))
+        kernels |= selection.kernels
+    ordered = {k: kernels[k] for k in sorted(kernels)}
+    return KernelPlan(tuple(entries), plan.make_plan(entries), ordered)
 
 
 def emit(
@@ -28,23 +58,18 @@ def emit(
         machine: Where the library runs.
         threads: For how many threads the work is divided.
     """
-    entries: list[plan.Entry] = []
-    kernels: dict[str, Kernel] = {}
-    for name, graph in graphs.items():
-        selection = maker.select(graph, job.target, threads)
-        entries.append(plan.Entry(name, graph, selection.calls))
-        kernels |= selection.kernels
+    chosen = plan_kernels(maker, graphs, job.target, threads)
+    plan.verify_plan(chosen.entries, chosen.memory)
     objects = maker.build(
-        [kernels[k] for k in sorted(kernels)],
+        list(chosen.kernels.values()),
         job.target,
         lambda done, total: job.progress("kernels", done, total),
     )
-    memory = plan.make_plan(entries)
-    plan.verify_plan(entries, memory)
     job.progress("link", 0, 1)
-    files = _link(memory, objects, job, machine)
+    files = _link(chosen.memory, objects, job, machine)
     job.progress("link", 1, 1)
-    return product_of(memory, files, machine, _report(entries, memory))
+    report = _report(chosen.entries, chosen.memory)
+    return product_of(chosen.memory, files, machine, report)
 
 
 def _link(

@@ -59,6 +59,16 @@ def write(name: str, workspace_bytes: tuple[int, ...], code: bytes) -> None:
     try:
         place.mkdir(parents=True, exist_ok=True)
         _put(place / f"{name}.o", code)
+    except OSError:
+        return
+    write_workspaces(name, workspace_bytes)
+
+
+def write_workspaces(name: str, workspace_bytes: tuple[int, ...]) -> None:
+    """Keep what a plan must know of a kernel that was not built."""
+    place = folder() / name[:2]
+    try:
+        place.mkdir(parents=True, exist_ok=True)
         _put(place / f"{name}.json", json.dumps(list(workspace_bytes)).encode())
     except OSError:
         return

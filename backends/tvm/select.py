@@ -60,7 +60,9 @@ def _family(node: Node) -> str:
 
 
 def _with_workspaces(kernel: Kernel, target: Target) -> Kernel:
-    found = cache.read_workspaces(cache.key(kernel, target))
+    name = cache.key(kernel, target)
+    found = cache.read_workspaces(name)
     if found is None:
         found = lower_kernel(kernel, target).workspace_bytes
+        cache.write_workspaces(name, found)
     return replace(kernel, workspace_bytes=found)

@@ -175,6 +175,150 @@ def compile_(  # noqa: PLR0913, PLR0917  one parameter per option
     )
 
 
+BudgetOption = Annotated[
+    str | None,
+    typer.Option("--memory-budget", metavar="64MiB", help="Of state and arena together."),
+]
+LatencyOption = Annotated[
+    str | None, typer.Option("--latency-budget", metavar="50ms", help="Of one training step.")
+]
+TimesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--kernel-times",
+        metavar="FILE.json",
+        help="Measured times, as of a device. Default: those of this machine.",
+    ),
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--sparse-update", metavar="CONFIG.yaml", help="What is trained."),
+]
+ModelArg = Annotated[
+    str,
+    typer.Argument(help="model.py, model.py:factory, package.module:factory or a saved .pt2"),
+]
+
+
+@app.command()
+def plan(  # noqa: PLR0913, PLR0917  one parameter per option
+    model: ModelArg,
+    sparse_update: ConfigOption = None,
+    preset: Annotated[
+        str | None, typer.Option(help="full, head, bias, last:N or pockengine.")
+    ] = None,
+    memory_budget: BudgetOption = None,
+    latency_budget: LatencyOption = None,
+    fit: Annotated[
+        bool, typer.Option("--fit", help="Choose micro-batches that meet the memory budget.")
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="FITTED.yaml", help="With --fit: write it there."
+        ),
+    ] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Rows of a step.")] = None,
+    accumulate: Annotated[int | None, typer.Option(min=1, help="Micro-batches.")] = None,
+    kernel_times: TimesOption = None,
+    target: Annotated[str, typer.Option(help="The machine it is for; see `targets`.")] = "host",
+    threads: ThreadsOption = None,
+) -> None:
+    """Say what a scheme takes in memory and time, without building anything.
+
+    Examples:
+        pockc plan model.py --sparse-update config.yaml --memory-budget 64MiB
+
+        pockc plan model.py --preset full --memory-budget 64MiB --fit -o fitted.yaml
+    """
+    from pockc.cli.searching import Asked, run_plan
+
+    overrides = {"preset": preset, "accumulate": accumulate}
+    asked = Asked(
+        model,
+        sparse_update,
+        overrides,
+        batch,
+        memory_budget,
+        latency_budget,
+        kernel_times,
+        target,
+        threads,
+    )
+    run_plan(asked, fit=fit, output=output)
+
+
+@app.command()
+def search(  # noqa: PLR0913, PLR0917  one parameter per option
+    model: ModelArg,
+    data: DataOption,
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", metavar="CONFIG.yaml", help="What is to be trained."),
+    ] = Path("config.yaml"),
+    memory_budget: BudgetOption = None,
+    latency_budget: LatencyOption = None,
+    evaluation: Annotated[
+        Path | None,
+        typer.Option("--eval", metavar="FILE.npz", help="Default: a fifth of the data."),
+    ] = None,
+    base: Annotated[
+        Path | None,
+        typer.Option("--base", metavar="CONFIG.yaml", help="Optimizer, loss and the like."),
+    ] = None,
+    fine_tune: Annotated[
+        bool,
+        typer.Option("--fine-tune/--proxy-only", help="Measure contributions by fine-tunes."),
+    ] = True,
+    proxy: Annotated[str, typer.Option(help="fisher or gradient-weight.")] = "fisher",
+    epochs: Annotated[int, typer.Option(min=1, help="Of each fine-tune.")] = 1,
+    contributions: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.json", help="Results of fine-tunes, kept and resumed."),
+    ] = None,
+    head_lr_scale: Annotated[float, typer.Option(min=0, help="Of the head.")] = 1.0,
+    generations: Annotated[int, typer.Option(min=1, help="Of the evolution.")] = 40,
+    seed: int = 0,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Measure kernels on this machine first.")
+    ] = False,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Fine-tunes at once. Default: all processors.")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Rows of a step.")] = None,
+    kernel_times: TimesOption = None,
+    target: Annotated[str, typer.Option(help="The machine it is for; see `targets`.")] = "host",
+    threads: ThreadsOption = None,
+) -> None:
+    """Find what to train within a budget of memory and time.
+
+    Example:
+        pockc search model.py --data train.npz --memory-budget 64MiB -o config.yaml
+    """
+    from pockc.cli.searching import Asked, SearchRequest, run_search
+
+    asked = Asked(
+        model, base, {}, batch, memory_budget, latency_budget, kernel_times, target, threads
+    )
+    run_search(
+        SearchRequest(
+            asked,
+            data,
+            evaluation,
+            output,
+            contributions,
+            proxy,
+            fine_tune,
+            epochs,
+            head_lr_scale,
+            generations,
+            seed,
+            measure,
+            processes,
+        )
+    )
+
+
 def _present(**options: object) -> dict[str, object]:
     return {k: v for k, v in options.items() if v is not None}
 
