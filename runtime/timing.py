@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
+from pockc.errors import Problem, UserError
+from pockc.runtime.library import Library
+
 if TYPE_CHECKING:
     from pockc.runtime.artifact import Artifact
 
@@ -26,8 +29,15 @@ def step_times(
             first to warm up.
         batch: The model's inputs, then the target.
         steps: How many steps.
+
+    Raises:
+        UserError: [no-kernel-times] The artifact has no kernels of its own.
     """
     library = artifact._open_library()
+    if not isinstance(library, Library):
+        what = "only a program of kernels can be timed kernel by kernel"
+        fix = "compile with the backend tvm"
+        raise UserError(Problem("no-kernel-times", what, fix=fix))
     taken: dict[tuple[int, int], list[int]] = defaultdict(list)
 
     def record(_: int | None, entry: int, step: int, begin_ns: int, end_ns: int) -> None:
