@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -70,7 +72,15 @@ def fine_tune(
 _worker: dict[str, Any] = {}
 
 
+def _end_with(parent: int) -> None:
+    """End this process when the one that started it was killed, which tells nobody."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
+
+
 def _begin(how: FineTune) -> None:
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     from pockc.frontend.loading import load_model
 
     user = load_model(how.model)
