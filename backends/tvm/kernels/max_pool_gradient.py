@@ -124,8 +124,7 @@ class Winners:
                     loaded[shift] = code.bind(self.x.memory.load(where, lanes))
                 place, value = code.const(i * lanes), loaded[shift]
                 most = code.bind(best.load(place, lanes))
-                # A later element wins if it is larger, or not a number: as in PyTorch.
-                better = tirx.Or(value > most, tirx.NE(value, value))
+                better = value > most
                 code.emit(best.store(place, tirx.Select(better, value, most), lanes))
                 number_ = tirx.Select(better, spread(this, lanes), won.load(place, lanes))
                 code.emit(won.store(place, number_, lanes))
@@ -151,6 +150,7 @@ class Gradient:
 
     @property
     def b(self) -> Builder:
+        """The kernel."""
         return self.winners.b
 
     def emit(self) -> None:
