@@ -16,7 +16,12 @@ from tests.programs import need_program
 from tests.support import close
 from tests.tolerances import tolerance
 
-pytestmark = [pytest.mark.needs_torch, pytest.mark.needs_tvm, pytest.mark.slow]
+pytestmark = [
+    pytest.mark.needs_torch,
+    pytest.mark.needs_tvm,
+    pytest.mark.slow,
+    pytest.mark.timeout(1800),  # seconds on an idle machine, many minutes on a busy one
+]
 
 
 def same_run(actual: Run, expected: Run) -> None:
