@@ -11,9 +11,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Generic, Protocol, TypeVar
 
 from pockc import ops
+from pockc.backends.schedule import DEFAULT, Schedule
 from pockc.errors import InternalError, Problem
 from pockc.ir.attrs import Attrs, Literal
 from pockc.ir.graph import Graph, Node
@@ -38,6 +40,7 @@ class Kernel:
         operands: The types of the node's operands.
         threads: Number of threads that its static partition is made for.
         workspace_bytes: Size of each workspace.
+        schedule: Choices that were measured to be faster than the generator's own.
     """
 
     symbol: str
@@ -46,6 +49,7 @@ class Kernel:
     operands: tuple[TensorType, ...]
     threads: int
     workspace_bytes: tuple[int, ...] = ()
+    schedule: Schedule = DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +74,38 @@ class Backend(Protocol):
         ...
 
     @property
+    def version(self) -> str:
+        """Changes with everything that the code of a kernel depends on."""
+        ...
+
+    @property
     def native(self) -> frozenset[str]:
         """The ops it has a lowering for; others must be decomposed before."""
         ...
 
-    def select(self, graph: Graph, target: str = "host", threads: int = 2) -> Selection:
+    def select(
+        self,
+        graph: Graph,
+        target: str = "host",
+        threads: int = 2,
+        schedules: Mapping[str, Schedule] = MappingProxyType({}),
+    ) -> Selection:
         """Choose a kernel for every node that needs one.
 
+        Args:
+            graph: The graph.
+            target: Name of the machine.
+            threads: Number of threads to divide the work for.
+            schedules: Measured choices, by the symbol of a kernel.
+
         Raises:
+            UserError: [unknown-choice] A schedule has a choice that its kernel does not offer.
             UserError: [no-lowering] for every node whose op the backend does not lower.
         """
+        ...
+
+    def candidates(self, kernel: Kernel, target: str = "host") -> Sequence[Kernel]:
+        """Return kernels that differ from one in their schedule, each with its own symbol."""
         ...
 
     def build(

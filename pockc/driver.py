@@ -14,6 +14,7 @@ import numpy as np
 from pockc import __version__, artifact, backends, plan, runtime
 from pockc.backends import native
 from pockc.backends.base import Backend, Kernel
+from pockc.backends.schedule import DEFAULT, Schedule
 from pockc.backends.tvm import targets
 from pockc.frontend.captured import Captured, Recipe
 from pockc.frontend.choices import LOSSES, OPTIMIZERS, option_names
@@ -23,6 +24,7 @@ from pockc.passes import pipeline
 from pockc.passes.attach_optimizer import Attachment
 from pockc.runtime.manifest import Manifest
 from pockc.scheme import Config, Scheme, load_config, report, resolve
+from pockc.tuning.database import read_database
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,6 +50,7 @@ class Options:
         threads: For how many threads the work is divided; None for the target's cores.
         dump_passes: Folder for the graph after each pass.
         progress: Told about the stages.
+        tuning_db: Measured schedules of kernels.
     """
 
     target: str = "host"
@@ -55,6 +58,7 @@ class Options:
     threads: int | None = None
     dump_passes: Path | None = None
     progress: Progress = field(default=_quiet, compare=False)
+    tuning_db: Path | None = None
 
 
 def compile(  # noqa: PLR0913, PLR0917 the public entry; all but two arguments have a default
@@ -70,6 +74,7 @@ def compile(  # noqa: PLR0913, PLR0917 the public entry; all but two arguments h
     class_names: Sequence[str] | None = None,
     threads: int | None = None,
     dump_passes: str | Path | None = None,
+    tuning_db: str | Path | None = None,
     progress: Progress = _quiet,
 ) -> runtime.Artifact:
     """Compile one training step of a model, and return it ready to run.
@@ -92,6 +97,7 @@ def compile(  # noqa: PLR0913, PLR0917 the public entry; all but two arguments h
         class_names: What the labels mean.
         threads: For how many threads the work is divided; None for the target's cores.
         dump_passes: Folder for the graph after each pass.
+        tuning_db: What `pockc tune` measured.
         progress: Called as `progress(stage, done, total)`.
 
     Returns:
@@ -109,7 +115,8 @@ def compile(  # noqa: PLR0913, PLR0917 the public entry; all but two arguments h
     names = None if class_names is None else tuple(class_names)
     user = UserModel(model, example_inputs, given, target_example, names)
     dump = None if dump_passes is None else Path(dump_passes)
-    options = Options(target, backend, threads, dump, progress)
+    database = None if tuning_db is None else Path(tuning_db)
+    options = Options(target, backend, threads, dump, progress, database)
     path = Path(tempfile.mkdtemp(prefix="pockc-", suffix=".pock"))
     build(user, config, path, options)
     return runtime.load(path, threads=threads, owns_folder=True)
@@ -129,8 +136,8 @@ def build(user: UserModel, config: Config, path: Path, options: Options) -> Mani
     Raises:
         UserError: The model, the configuration or the target cannot be used; says why.
     """
-    backends.get(options.backend)  # a misspelled name is told before anything long runs
-    targets.get(options.target)
+    backends.get(options.backend)  # what is misspelled is told before anything long runs
+    _schedules(options, targets.get(options.target))
     return build_captured(capture_model(user, config, options), config, path, options)
 
 
@@ -152,7 +159,8 @@ def build_captured(
     graphs = pipeline.compile_entries(_graphs(captured), choices, options.dump_passes)
     full = _full_update(captured, config, backend)
     options.progress("passes", 1, 1)
-    entries, objects = _kernels(graphs, backend, target, options)
+    schedules = _schedules(options, target)
+    entries, objects = _kernels(graphs, backend, target, options, schedules)
     memory = plan.make_plan(entries)
     plan.verify_plan(entries, memory)
     with tempfile.TemporaryDirectory(prefix="pockc-") as folder:
@@ -179,7 +187,8 @@ def build_captured(
             input_values=input_ranges(captured),
             trained=_trained(captured, scheme),
             multiply_adds={n: _multiply_adds(g) for n, g in graphs.items()},
-            report=_report(captured, scheme, config, entries, memory, full),
+            report=_report(captured, scheme, config, entries, memory, full)
+            | _tuning(options, target, schedules, objects),
         )
         return artifact.write_artifact(path, contents)
 
@@ -270,15 +279,43 @@ def _full_update(captured: Captured, config: Config, backend: Backend) -> report
     return report.measure(graphs["train_step"], scheme, captured.parameters)
 
 
+def _schedules(options: Options, target: targets.Target) -> Mapping[str, Schedule]:
+    """Return the measured schedules for the machine and the threads, by kernel."""
+    if options.tuning_db is None:
+        return {}
+    database = read_database(options.tuning_db)
+    return database.schedules(target.key, options.threads or target.cores)
+
+
+def _tuning(
+    options: Options,
+    target: targets.Target,
+    schedules: Mapping[str, Schedule],
+    objects: Mapping[str, bytes],
+) -> dict[str, Any]:
+    """Return how much of an artifact was measured, as JSON values."""
+    found: dict[str, Any] = {"threads": options.threads or target.cores}
+    if options.tuning_db is not None:
+        known = [schedules[k] for k in objects if k in schedules]
+        changed = sum(s != DEFAULT for s in known)
+        counts = {"kernels": len(objects), "measured": len(known), "changed": changed}
+        found["tuning"] = counts
+    return found
+
+
 def _kernels(
-    graphs: Mapping[str, Graph], backend: Backend, target: targets.Target, options: Options
+    graphs: Mapping[str, Graph],
+    backend: Backend,
+    target: targets.Target,
+    options: Options,
+    schedules: Mapping[str, Schedule],
 ) -> tuple[list[plan.Entry], Mapping[str, bytes]]:
     """Return what is to be planned, and an object file for each kernel."""
     threads = options.threads or target.cores
     entries: list[plan.Entry] = []
     kernels: dict[str, Kernel] = {}
     for name, graph in graphs.items():
-        selection = backend.select(graph, options.target, threads)
+        selection = backend.select(graph, options.target, threads, schedules)
         entries.append(plan.Entry(name, graph, selection.calls))
         kernels |= selection.kernels
     objects = backend.build(

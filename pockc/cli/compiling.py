@@ -34,6 +34,7 @@ class CompileRequest:
         backend: Who makes the kernels.
         threads: Threads to divide work for.
         dump_passes: Folder for graphs.
+        tuning_db: What `pockc tune` measured.
     """
 
     model: str
@@ -45,12 +46,13 @@ class CompileRequest:
     backend: str
     threads: int | None
     dump_passes: Path | None
+    tuning_db: Path | None = None
 
 
 def run_compile(request: CompileRequest) -> None:
     """Compile, and show what is trained and what that saves."""
     began = time.monotonic()
-    path = _compile(request)
+    path = compile_artifact(request)
     manifest = read_manifest(path)
     for made in (
         inspecting.savings_table(manifest),
@@ -60,11 +62,23 @@ def run_compile(request: CompileRequest) -> None:
         if made is not None:
             show(made)
             say()
+    tuned = manifest.report.get("tuning")
+    if tuned is not None:
+        say(tuning_line(tuned))
     on_disk = sum(f.nbytes for f in manifest.files.values())
     say(f"wrote {path} ({size(on_disk)}) in {time.monotonic() - began:.1f} s")
 
 
-def _compile(request: CompileRequest) -> Path:
+def tuning_line(tuned: Mapping[str, int]) -> str:
+    """Return how many kernels a tuning database had."""
+    return (
+        f"tuning database: {tuned['measured']} of {tuned['kernels']} kernels were measured, "
+        f"{tuned['changed']} take another schedule"
+    )
+
+
+def compile_artifact(request: CompileRequest) -> Path:
+    """Compile without a word, and return where the artifact is."""
     from pockc import driver
     from pockc.frontend.loading import load_model
 
@@ -84,6 +98,7 @@ def _compile(request: CompileRequest) -> Path:
             threads=request.threads,
             dump_passes=request.dump_passes,
             progress=bar.update,
+            tuning_db=request.tuning_db,
         )
         driver.build(user, config, path, options)
     return path

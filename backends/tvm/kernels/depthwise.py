@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from tvm import tirx
 
 from pockc.backends.tvm.builder import Builder, Sink
-from pockc.backends.tvm.tile import spread
+from pockc.backends.tvm.tile import near, spread
 from pockc.backends.tvm.tir import Expr, Memory
 from pockc.backends.tvm.values import Index, Scope, Source, Stored, number
 from pockc.ir.types import TensorType
@@ -88,7 +88,8 @@ class _Rows:
     def _columns(self, n: Expr, q: Expr, c: Expr, lanes: int) -> None:
         line = self.line
         first, last = interior(line)
-        width = 8 if self.b.target.vector_registers >= 32 else 4
+        usual = 8 if self.b.target.vector_registers >= 32 else 4
+        width = self.b.choose("columns", usual, (usual // 2, 3 * usual // 2, usual + 4))
         for w in range(first):
             self._tile(n, q, c, lanes, self.b.code.const(w), [w])
         tiles, rest = divmod(last - first, width)
@@ -217,6 +218,7 @@ class _WeightGradient:
         r, s = self.rows.taps, self.line.taps
         dtype = self.x.type.dtype
         height = max(1, min(self.rows.count, 4096 // max(1, self.line.count)))
+        height = b.choose("block", height, near(height, self.rows.count))
         tasks = -(-self.rows.count // height)
         work = n * self.rows.count * self.line.count * c * r * s
         parts = b.part_count(n * tasks, work)
