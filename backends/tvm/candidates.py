@@ -9,6 +9,7 @@ from dataclasses import replace
 import tvm
 
 from pockc.backends.base import Kernel
+from pockc.backends.schedule import Schedule
 from pockc.backends.tvm.lowering import Lowered, lower_kernel
 from pockc.backends.tvm.targets import Target
 
@@ -38,7 +39,7 @@ def candidates(kernel: Kernel, target: Target) -> list[Kernel]:
 def _variants(kernel: Kernel, base: Lowered) -> Iterator[Kernel]:
     for name, offer in sorted(base.offered.items()):
         for other in offer.others:
-            schedule = replace(kernel.schedule, **{name: other})
+            schedule = Schedule.of({**kernel.schedule.choices, name: other})
             text = f"{kernel.symbol} {schedule}"
             symbol = f"{kernel.symbol}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
             yield replace(kernel, symbol=symbol, schedule=schedule)

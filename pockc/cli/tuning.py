@@ -126,11 +126,17 @@ def _artifact(request: TuneRequest, folder: Path) -> Path:
         return given
     from pockc.cli.compiling import CompileRequest, compile_artifact
 
-    path = folder / "model.pock"
-    config = (request.sparse_update, {}, request.batch)
     return compile_artifact(
         CompileRequest(
-            request.model, path, *config, request.target, "tvm", request.threads, None
+            model=request.model,
+            output=folder / "model.pock",
+            sparse_update=request.sparse_update,
+            overrides={},
+            batch=request.batch,
+            target=request.target,
+            backend="tvm",
+            threads=request.threads,
+            dump_passes=None,
         )
     )
 

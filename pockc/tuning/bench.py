@@ -1,8 +1,8 @@
 """Libraries of candidates, and how long they take on this machine.
 
-A library is built as an artifact's is, from a plan and with the runtime inside. Each candidate is
-an entry of two kernels: one that all threads sweep over as much memory as a step touches, then
-the candidate. So it finds the caches as it would inside a step, and the threads awake.
+A library is built as an artifact's is, from a plan and with the runtime inside. Each candidate
+is an entry of two kernels: one in which all threads sweep over as much memory as a step touches,
+then the candidate. So it finds the caches as it would inside a step, and the threads awake.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 from pockc.backends import native
 from pockc.backends.base import Backend, Kernel
 from pockc.backends.tvm.targets import Target
+from pockc.ir.attrs import Attrs
 from pockc.ir.graph import Graph, Input, Node, Output
 from pockc.ir.roles import Batch, Prediction
 from pockc.ir.types import DType, TensorType
@@ -76,10 +77,10 @@ def build_library(
 
 
 def sweep_kernel(backend: Backend, target: str, threads: int, nbytes: int) -> Kernel:
-    """Return a kernel that reads and writes about so many bytes, divided between all threads."""
+    """Return a kernel that reads and writes so many bytes, divided between all threads."""
     nbytes = min(max(nbytes, LEAST_SWEEP_BYTES), MOST_SWEEP_BYTES)
     type_ = TensorType((nbytes // 8,), DType.F32)  # half of them is read, half written
-    node = Node("y", "neg", ("x",), {}, type_)
+    node = Node("y", "neg", ("x",), Attrs(), type_)
     inputs, outputs = (Input("x", type_, Batch("x")),), (Output("y", Prediction("0")),)
     selection = backend.select(Graph("sweep", inputs, (node,), outputs), target, threads)
     return next(iter(selection.kernels.values()))

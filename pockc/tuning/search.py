@@ -1,4 +1,4 @@
-"""Which candidate of a kernel is fastest: a greedy search, and a test that noise does not pass."""
+"""Which candidate of a kernel is fastest: a greedy search, and a test against noise."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LEAST_GAIN_NS = 200
 """Less than this is within what a clock and a call take."""
 
 FLOPS_PER_BYTE = 10.0
-"""Only to order kernels by what they may cost: arithmetic that takes as long as a byte moved."""
+"""Arithmetic that takes as long as a byte moved; only to order kernels by what they may cost."""
 
 
 @dataclass(frozen=True, slots=True)
