@@ -14,6 +14,7 @@ import numpy as np
 from pockc import __version__, artifact, backends, plan, runtime
 from pockc.backends import native, tvm
 from pockc.backends.base import Backend, Job, Kernel
+from pockc.backends.schedule import Schedule
 from pockc.backends.tvm import targets
 from pockc.frontend.captured import Captured, Recipe
 from pockc.frontend.choices import LOSSES, OPTIMIZERS, option_names
@@ -23,6 +24,7 @@ from pockc.passes import pipeline
 from pockc.passes.attach_optimizer import Attachment
 from pockc.runtime.manifest import Manifest
 from pockc.scheme import Config, Scheme, load_config, report, resolve
+from pockc.tuning.database import read_database
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,6 +53,7 @@ class Options:
         opset: Version of ONNX's operators, for a backend that writes ONNX.
         dump_passes: Folder for the graph after each pass.
         progress: Told about the stages.
+        tuning_db: Measured schedules of kernels.
     """
 
     target: str = "host"
@@ -60,6 +63,7 @@ class Options:
     opset: int | None = None
     dump_passes: Path | None = None
     progress: Progress = field(default=_quiet, compare=False)
+    tuning_db: Path | None = None
 
 
 def compile(  # noqa: PLR0913, PLR0917 the public entry; all but two arguments have a default
@@ -76,6 +80,7 @@ def compile(  # noqa: PLR0913, PLR0917 the public entry; all but two arguments h
     threads: int | None = None,
     opset: int | None = None,
     dump_passes: str | Path | None = None,
+    tuning_db: str | Path | None = None,
     progress: Progress = _quiet,
 ) -> runtime.Artifact:
     """Compile one training step of a model, and return it ready to run.
@@ -100,6 +105,7 @@ def compile(  # noqa: PLR0913, PLR0917 the public entry; all but two arguments h
         threads: For how many threads the work is divided; None for the target's cores.
         opset: Version of ONNX's operators; None for the one that suits the installed runtime.
         dump_passes: Folder for the graph after each pass.
+        tuning_db: What `pockc tune` measured.
         progress: Called as `progress(stage, done, total)`.
 
     Returns:
@@ -117,9 +123,11 @@ def compile(  # noqa: PLR0913, PLR0917 the public entry; all but two arguments h
     names = None if class_names is None else tuple(class_names)
     user = UserModel(model, example_inputs, given, target_example, names)
     dump = None if dump_passes is None else Path(dump_passes)
+    database = None if tuning_db is None else Path(tuning_db)
     options = Options(
-        target, backend, threads, opset=opset, dump_passes=dump, progress=progress
-    )
+        target, backend, threads, opset=opset, dump_passes=dump, progress=progress,
+        tuning_db=database,
+    )  # fmt: skip
     path = Path(tempfile.mkdtemp(prefix="pockc-", suffix=".pock"))
     build(user, config, path, options)
     return runtime.load(path, threads=threads, owns_folder=True)
@@ -140,6 +148,7 @@ def build(user: UserModel, config: Config, path: Path, options: Options) -> Mani
         UserError: The model, the configuration or the target cannot be used; says why.
     """
     backends.get(options.backend).check(options.target, options.opset)
+    _schedules(options)  # a damaged database is told before anything long runs
     return build_captured(capture_model(user, config, options), config, path, options)
 
 
@@ -162,6 +171,7 @@ def build_captured(
             target=options.target,
             threads=options.threads,
             static=options.static,
+            schedules=_schedules(options),
             micro_batches=captured.micro_batches,
             values=captured.values,
             optimizer_name=config.optimizer.name,
@@ -229,7 +239,9 @@ def plan_captured(
     """
     scheme, recipes, graphs = _finished(captured, config, options, known)
     threads = options.threads or targets.get(options.target).cores
-    kernels = native.plan_kernels(tvm.BACKEND, graphs, options.target, threads)
+    kernels = native.plan_kernels(
+        tvm.BACKEND, graphs, options.target, threads, _schedules(options)
+    )
     return Planned(scheme, recipes, kernels.entries, kernels.memory, kernels.kernels)
 
 
@@ -340,6 +352,15 @@ def _full_update(captured: Captured, config: Config, backend: Backend) -> report
     choices = _choices(captured, scheme, config, recipes, backend)
     graphs = pipeline.compile_entries({"train": captured.train}, choices)
     return report.measure(graphs["train_step"], scheme, captured.parameters)
+
+
+def _schedules(options: Options) -> Mapping[str, Schedule] | None:
+    """Return the measured schedules for the machine and the threads, by kernel."""
+    if options.tuning_db is None:
+        return None
+    target = targets.get(options.target)
+    database = read_database(options.tuning_db)
+    return database.schedules(target.key, options.threads or target.cores)
 
 
 def _buffers(captured: Captured) -> frozenset[str]:

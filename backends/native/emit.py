@@ -11,6 +11,7 @@ from pockc import plan
 from pockc.backends.base import Job, Kernel, KernelMaker
 from pockc.backends.native.device import COMMAND, build_device, link_static
 from pockc.backends.native.link import NativeTarget, link
+from pockc.backends.schedule import DEFAULT, Schedule
 from pockc.ir.graph import Graph
 from pockc.plan.product import Made, Product
 from pockc.runtime.manifest import NATIVE, STEP_FILE, Machine
@@ -33,13 +34,17 @@ class KernelPlan:
 
 
 def plan_kernels(
-    maker: KernelMaker, graphs: Mapping[str, Graph], target: str, threads: int
+    maker: KernelMaker,
+    graphs: Mapping[str, Graph],
+    target: str,
+    threads: int,
+    schedules: Mapping[str, Schedule] | None = None,
 ) -> KernelPlan:
     """Choose the kernels of finished graphs and plan their memory."""
     entries: list[plan.Entry] = []
     kernels: dict[str, Kernel] = {}
     for name, graph in graphs.items():
-        selection = maker.select(graph, target, threads)
+        selection = maker.select(graph, target, threads, schedules or {})
         entries.append(plan.Entry(name, graph, selection.calls))
         kernels |= selection.kernels
     ordered = {k: kernels[k] for k in sorted(kernels)}
@@ -58,7 +63,7 @@ def emit(
         machine: Where the library runs.
         threads: For how many threads the work is divided.
     """
-    chosen = plan_kernels(maker, graphs, job.target, threads)
+    chosen = plan_kernels(maker, graphs, job.target, threads, job.schedules)
     plan.verify_plan(chosen.entries, chosen.memory)
     objects = maker.build(
         list(chosen.kernels.values()),
@@ -68,7 +73,7 @@ def emit(
     job.progress("link", 0, 1)
     files = _link(chosen.memory, objects, job, machine)
     job.progress("link", 1, 1)
-    report = _report(chosen.entries, chosen.memory)
+    report = _report(chosen.entries, chosen.memory) | _tuning(chosen.kernels, job, threads)
     return product_of(chosen.memory, files, machine, report)
 
 
@@ -119,6 +124,17 @@ def product_of(
         },
         report=report or {},
     )
+
+
+def _tuning(kernels: Mapping[str, Kernel], job: Job, threads: int) -> dict[str, Any]:
+    """Return how much of a library was measured, as JSON values."""
+    found: dict[str, Any] = {"threads": threads}
+    if job.schedules is not None:
+        known = [job.schedules[k] for k in kernels if k in job.schedules]
+        changed = sum(s != DEFAULT for s in known)
+        counts = {"kernels": len(kernels), "measured": len(known), "changed": changed}
+        found["tuning"] = counts
+    return found
 
 
 def _report(entries: Sequence[plan.Entry], memory: plan.Plan) -> dict[str, Any]:

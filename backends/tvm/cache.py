@@ -32,7 +32,10 @@ def folder() -> Path:
 
 def key(kernel: Kernel, target: Target) -> str:
     """Return the name under which a kernel is kept."""
-    parts = (version(), target.key, str(kernel.threads), kernel.symbol, kernel.text)
+    parts = (
+        *(version(), target.key, str(kernel.threads), str(kernel.schedule)),
+        *(kernel.symbol, kernel.text),
+    )
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

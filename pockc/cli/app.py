@@ -140,6 +140,10 @@ def compile_(  # noqa: PLR0913, PLR0917  one parameter per option
         Path | None,
         typer.Option(metavar="DIR", help="Write the graph after each pass there."),
     ] = None,
+    tuning_db: Annotated[
+        Path | None,
+        typer.Option("--tuning-db", metavar="TUNING.json", help="What `pockc tune` measured."),
+    ] = None,
 ) -> None:
     """Compile a model into an artifact.
 
@@ -171,6 +175,7 @@ def compile_(  # noqa: PLR0913, PLR0917  one parameter per option
             threads,
             static,
             dump_passes,
+            tuning_db,
         )
     )
 
@@ -541,6 +546,48 @@ def opt(
         sys.stdout.write(text)
     else:
         output.write_text(text, encoding="utf-8")
+
+
+@app.command()
+def tune(  # noqa: PLR0913, PLR0917  one parameter per option
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL|MODEL.pock", help="An artifact, or what `compile` takes."
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o", "--output", metavar="TUNING.json", help="Goes on with what is there."
+        ),
+    ] = Path("tuning.json"),
+    sparse_update: Annotated[
+        Path | None,
+        typer.Option("--sparse-update", metavar="CONFIG.yaml", help="What a MODEL trains."),
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Rows of a step, for a MODEL.")
+    ] = None,
+    budget: Annotated[str, typer.Option(help="When to stop, as 90s, 10m or 2h.")] = "60s",
+    target: Annotated[
+        str, typer.Option(help="The machine; it must be this one: candidates are run.")
+    ] = "host",
+    threads: ThreadsOption = None,
+) -> None:
+    """Measure on this machine which schedule of each kernel is fastest.
+
+    The most expensive kernels come first. Interrupt it at any time: what was measured is kept,
+    and the next run goes on with the others.
+
+    Examples:
+        pockc tune model.pock -o tuning.json --budget 5m
+
+        pockc compile model.py --tuning-db tuning.json -o model.pock
+    """
+    from pockc.cli.tuning import TuneRequest, run_tuning
+
+    run_tuning(TuneRequest(model, output, sparse_update, batch, budget, target, threads))
 
 
 @app.command()

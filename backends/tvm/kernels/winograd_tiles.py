@@ -96,7 +96,7 @@ class Convolution:
     @property
     def shape(self) -> Shape:
         """The register tile."""
-        return best_shape(self.b.target, self.x.type.dtype, self.filters.type.shape[3])
+        return best_shape(self.b, self.x.type.dtype, self.filters.type.shape[3])
 
     @property
     def panels(self) -> tuple[int, Vectors, Vectors | None]:
