@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from pockc.backends.base import (
     Kernel,
@@ -23,7 +24,10 @@ from pockc.plan.types import Call
 
 
 def select(
-    graph: Graph, target: Target, threads: int, schedules: Mapping[str, Schedule]
+    graph: Graph,
+    target: Target,
+    threads: int,
+    schedules: Mapping[str, Schedule] = MappingProxyType({}),
 ) -> Selection:
     """Choose a kernel for every node that needs one, with the schedule of its symbol.
 

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from pockc.backends.tvm import targets, tile
+from pockc.backends.tvm.builder import Builder
 from pockc.ir.attrs import Attrs, AttrValue
 from pockc.ir.types import DType, TensorType
 from tests.backends.assembly import (
@@ -90,7 +91,7 @@ def test_a_tile_that_is_too_large_is_found(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_tiles_are_those_of_the_table() -> None:
-    shapes = {n: tile.best_shape(targets.get(n), DType.F32, 768) for n in TARGETS}
+    shapes = {n: tile.best_shape(Builder(targets.get(n), 1), DType.F32, 768) for n in TARGETS}
     assert {n: (s.rows, s.vectors) for n, s in shapes.items()} == {
         "x86-64-v3": (6, 2),
         "x86-64-v4": (14, 2),
