@@ -1,8 +1,8 @@
 """An artifact's ONNX models, run by ONNX Runtime; the state stays where the provider runs.
 
 Each model takes the state and returns it anew. Every tensor of the state has one buffer, or two
-that take turns where the old value may still be read when the new one is written. They are bound
-to the model once, so that a step copies nothing but its batch.
+that take turns where the old value may still be read when the new one is written. They are
+bound to the model once, so that a step copies nothing but its batch and its loss.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from pockc.errors import InternalError, Problem, UserError
-from pockc.runtime.dtypes import BY_NAME, Array, raw_from
+from pockc.errors import Problem, UserError
+from pockc.runtime.dtypes import BY_NAME, Array
 from pockc.runtime.library import Entry, Memory, Tensor
 from pockc.runtime.manifest import InputSpec, Manifest, OutputSpec, TensorSpec
 

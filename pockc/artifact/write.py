@@ -30,7 +30,7 @@ from pockc.ir.roles import (
 from pockc.ir.types import TensorType
 from pockc.plan.names import tensor_name
 from pockc.plan.product import Made, Product
-from pockc.plan.types import Constant, Space, StateSlot
+from pockc.plan.types import Constant, Space, StateKey, StateSlot
 from pockc.runtime.dtypes import BY_NAME, raw_from
 from pockc.runtime.files import replaced_folder
 from pockc.runtime.frozen import FrozenTensor, write_frozen
@@ -256,7 +256,7 @@ def _entry(entry: Made, contents: Contents) -> EntrySpec:
     )
 
 
-def _state_names(roles: Iterable[InputRole | None]) -> tuple[str, ...]:
+def _state_names(roles: Iterable[InputRole | StateKey | None]) -> tuple[str, ...]:
     return tuple(tensor_name(r) for r in roles if isinstance(r, Param | Buffer | OptState))
 
 

@@ -310,9 +310,8 @@ def inspect(
 def export(
     artifact: ArtifactArg,
     to: Annotated[
-        Path, typer.Option(
-            "--to", metavar="FILE", help="Ends in .safetensors, .npz, .pt or .onnx."
-        )
+        Path,
+        typer.Option("--to", metavar="FILE", help="Ends in .safetensors, .npz, .pt or .onnx."),
     ],
 ) -> None:
     """Write the weights so that the original module loads them with strict=True, or a model.

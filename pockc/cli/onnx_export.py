@@ -1,4 +1,4 @@
-"""Writes a fine-tuned artifact as an ONNX model for inference, and compares it with `predict`."""
+"""Writes a tuned artifact as an ONNX model for inference, and compares it with `predict`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pockc.runtime.dtypes import BY_NAME
 from pockc.runtime.manifest import InputSpec, Manifest
 
 _RTOL, _ATOL = 1e-3, 1e-4
-"""How far predictions may be apart, the latter as a part of the largest: sums in another order."""
+"""How far predictions may be apart, the latter as a part of the largest."""
 
 
 def write_model(path: Path, folder: Path, values: Mapping[str, np.ndarray], name: str) -> None:
-    """Write the model of an artifact with these weights; `name` is what `path` will be called."""
+    """Write the model of an artifact with these weights; `name` is the file's final name."""
     try:
         from pockc.backends.onnx import inference
     except ImportError as error:
@@ -27,7 +27,7 @@ def write_model(path: Path, folder: Path, values: Mapping[str, np.ndarray], name
 
 
 def compared(path: Path, folder: Path, manifest: Manifest) -> str:
-    """Run a written model and the artifact on the same random batch; say how far they are apart.
+    """Run a model and the artifact on the same random batch; say how far they are apart.
 
     Raises:
         UserError: [export-mismatch] They do not predict the same.
@@ -48,7 +48,9 @@ def compared(path: Path, folder: Path, manifest: Manifest) -> str:
         return "not compared with predict: the artifact is for another machine"
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        str(path), options, providers=["CPUExecutionProvider"]
+    )
     found = session.run(None, {s.name: b for s, b in zip(specs, batch, strict=True)})
     worst = 0.0
     for a, b in zip(found, expected.values(), strict=True):
