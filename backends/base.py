@@ -13,11 +13,13 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
 from pockc import ops
+from pockc.backends.schedule import DEFAULT, Schedule
 from pockc.errors import InternalError, Problem
 from pockc.ir.attrs import Attrs, Literal
 from pockc.ir.graph import Graph, Node
@@ -49,6 +51,7 @@ class Kernel:
         operands: The types of the node's operands.
         threads: Number of threads that its static partition is made for.
         workspace_bytes: Size of each workspace.
+        schedule: Choices that were measured to be faster than the generator's own.
     """
 
     symbol: str
@@ -57,6 +60,7 @@ class Kernel:
     operands: tuple[TensorType, ...]
     threads: int
     workspace_bytes: tuple[int, ...] = ()
+    schedule: Schedule = DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,8 @@ class Job:
         folder: Where it may leave files.
         target: Name of the machine.
         threads: For how many threads the work is divided; None for the target's cores.
+        static: Whether native code is to be one program that needs no C library.
+        schedules: Measured choices of kernels, by symbol; None where nothing was measured.
         micro_batches: How many calls of `train_step` make one update.
         values: Parameters and buffers of the model by name.
         optimizer_name: The optimizer, for a runtime that has its own.
@@ -92,6 +98,8 @@ class Job:
     folder: Path
     target: str = "host"
     threads: int | None = None
+    static: bool = False
+    schedules: Mapping[str, Schedule] | None = None
     micro_batches: int = 1
     values: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
     optimizer_name: str = ""
@@ -139,12 +147,34 @@ class Backend(Protocol):
 class KernelMaker(Protocol):
     """Turns nodes into kernels: what `pockc.backends.native` links."""
 
-    def select(self, graph: Graph, target: str = "host", threads: int = 2) -> Selection:
+    @property
+    def version(self) -> str:
+        """Changes with everything that the code of a kernel depends on."""
+        ...
+
+    def select(
+        self,
+        graph: Graph,
+        target: str = "host",
+        threads: int = 2,
+        schedules: Mapping[str, Schedule] = MappingProxyType({}),
+    ) -> Selection:
         """Choose a kernel for every node that needs one.
 
+        Args:
+            graph: The graph.
+            target: Name of the machine.
+            threads: Number of threads to divide the work for.
+            schedules: Measured choices, by the symbol of a kernel.
+
         Raises:
+            UserError: [unknown-choice] A schedule has a choice that its kernel does not offer.
             UserError: [no-lowering] for every node whose op the backend does not lower.
         """
+        ...
+
+    def candidates(self, kernel: Kernel, target: str = "host") -> Sequence[Kernel]:
+        """Return kernels that differ from one in their schedule, each with its own symbol."""
         ...
 
     def build(

@@ -28,6 +28,7 @@ from pockc.passes.fuse import Fuse
 from pockc.passes.fusion_rules import FusionRules
 from pockc.passes.layout_wishes import Order, state_layouts
 from pockc.passes.prune_backward import PruneBackward
+from pockc.passes.recompute import Recompute
 from pockc.passes.reorder import Reorder
 from pockc.passes.reuse_clamped import ReuseClamped
 from pockc.passes.scale_filters import ScaleFilters
@@ -125,15 +126,18 @@ def tidy_passes() -> tuple[Pass, ...]:
 def kernel_passes(choices: Choices, layouts: Layouts) -> tuple[Pass, ...]:
     """From a finished graph to one node per kernel, in the order in which they run."""
     rules = choices.rules
+    anchors = rules is not None and rules.update_in_anchor
     return (
         # before layout: what is decomposed needs layouts too
         *((Decompose(choices.native),) if choices.native is not None else ()),
         SliceBatch(),  # before layout and fusion: the slices are ordinary nodes to them
         ChooseLayout(layouts),  # before fusion: what is fused must agree in layout
         ShareCommon(),  # two readers may have asked for the same copy
+        # after sharing, which would undo it; before fusion, which makes one kernel of each
+        *((Recompute(rules),) if rules is not None else ()),
         *((Fuse(rules),) if rules is not None else ()),  # all structure is final from here on
-        Reorder(),  # after fusion: a kernel is what is ordered
-        UpdateInPlace(anchors=rules is not None and rules.update_in_anchor),  # needs the order
+        Reorder(anchors),  # after fusion: a kernel is what is ordered
+        UpdateInPlace(anchors),  # needs the order
     )
 
 

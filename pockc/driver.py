@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pockc import __version__, artifact, backends, runtime
-from pockc.backends.base import Backend, Job
+from pockc import __version__, artifact, backends, plan, runtime
+from pockc.backends import native, tvm
+from pockc.backends.base import Backend, Job, Kernel
+from pockc.backends.schedule import Schedule
+from pockc.backends.tvm import targets
 from pockc.frontend.captured import Captured, Recipe
 from pockc.frontend.choices import LOSSES, OPTIMIZERS, option_names
 from pockc.frontend.ranges import input_ranges
@@ -21,6 +24,7 @@ from pockc.passes import pipeline
 from pockc.passes.attach_optimizer import Attachment
 from pockc.runtime.manifest import Manifest
 from pockc.scheme import Config, Scheme, load_config, report, resolve
+from pockc.tuning.database import read_database
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,20 +45,25 @@ class Options:
     """What depends neither on the model nor on how it is trained.
 
     Attributes:
-        target: Name of the machine that the artifact is for.
+        target: The machine that the artifact is for: a name, or a target string of TVM.
         backend: Who makes the program: kernels, or models for another runtime.
         threads: For how many threads the work is divided; None for the target's cores.
+        static: Make the artifact's `pock-run` one static program with the model's code in it,
+            for a system without the usual C library.
         opset: Version of ONNX's operators, for a backend that writes ONNX.
         dump_passes: Folder for the graph after each pass.
         progress: Told about the stages.
+        tuning_db: Measured schedules of kernels.
     """
 
     target: str = "host"
     backend: str = "tvm"
     threads: int | None = None
+    static: bool = False
     opset: int | None = None
     dump_passes: Path | None = None
     progress: Progress = field(default=_quiet, compare=False)
+    tuning_db: Path | None = None
 
 
 def compile(  # noqa: PLR0913, PLR0917 the public entry; all but two arguments have a default
@@ -71,6 +80,7 @@ def compile(  # noqa: PLR0913, PLR0917 the public entry; all but two arguments h
     threads: int | None = None,
     opset: int | None = None,
     dump_passes: str | Path | None = None,
+    tuning_db: str | Path | None = None,
     progress: Progress = _quiet,
 ) -> runtime.Artifact:
     """Compile one training step of a model, and return it ready to run.
@@ -87,7 +97,7 @@ def compile(  # noqa: PLR0913, PLR0917 the public entry; all but two arguments h
         optimizer: A name, or a mapping with a name and options. Default: adamw.
         sparse_update: What is trained: a YAML file or a mapping with the same keys. Default:
             everything. The arguments above win over what it says.
-        target: Name of the machine that the artifact is for.
+        target: The machine that the artifact is for: a name, or a target string of TVM.
         backend: Who makes the program: "tvm" kernels of its own, "onnx" and "ort-training"
             models for ONNX Runtime.
         target_example: Targets for one batch, for a loss of your own.
@@ -95,6 +105,7 @@ def compile(  # noqa: PLR0913, PLR0917 the public entry; all but two arguments h
         threads: For how many threads the work is divided; None for the target's cores.
         opset: Version of ONNX's operators; None for the one that suits the installed runtime.
         dump_passes: Folder for the graph after each pass.
+        tuning_db: What `pockc tune` measured.
         progress: Called as `progress(stage, done, total)`.
 
     Returns:
@@ -112,7 +123,11 @@ def compile(  # noqa: PLR0913, PLR0917 the public entry; all but two arguments h
     names = None if class_names is None else tuple(class_names)
     user = UserModel(model, example_inputs, given, target_example, names)
     dump = None if dump_passes is None else Path(dump_passes)
-    options = Options(target, backend, threads, opset, dump, progress)
+    database = None if tuning_db is None else Path(tuning_db)
+    options = Options(
+        target, backend, threads, opset=opset, dump_passes=dump, progress=progress,
+        tuning_db=database,
+    )  # fmt: skip
     path = Path(tempfile.mkdtemp(prefix="pockc-", suffix=".pock"))
     build(user, config, path, options)
     return runtime.load(path, threads=threads, owns_folder=True)
@@ -133,6 +148,7 @@ def build(user: UserModel, config: Config, path: Path, options: Options) -> Mani
         UserError: The model, the configuration or the target cannot be used; says why.
     """
     backends.get(options.backend).check(options.target, options.opset)
+    _schedules(options)  # a damaged database is told before anything long runs
     return build_captured(capture_model(user, config, options), config, path, options)
 
 
@@ -145,13 +161,8 @@ def build_captured(
         UserError: The configuration or the target cannot be used; says why.
     """
     backend = backends.get(options.backend)
-    scheme = resolve(
-        config, captured.parameters, captured.values, captured.modules, captured.aliases
-    )
-    recipes = _recipes(captured, scheme, config)
-    choices = _choices(captured, scheme, config, recipes, backend)
     options.progress("passes", 0, 1)
-    graphs = pipeline.compile_entries(_graphs(captured), choices, options.dump_passes)
+    scheme, recipes, graphs = _finished(captured, config, options)
     full = _full_update(captured, config, backend)
     options.progress("passes", 1, 1)
     with tempfile.TemporaryDirectory(prefix="pockc-") as folder:
@@ -159,6 +170,8 @@ def build_captured(
             folder=Path(folder),
             target=options.target,
             threads=options.threads,
+            static=options.static,
+            schedules=_schedules(options),
             micro_batches=captured.micro_batches,
             values=captured.values,
             optimizer_name=config.optimizer.name,
@@ -186,6 +199,67 @@ def build_captured(
             report=_report(captured, scheme, config, graphs["train_step"], full),
         )
         return artifact.write_artifact(path, contents)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """All that is known of an artifact before a kernel is built.
+
+    Attributes:
+        scheme: What is trained.
+        recipes: The update of each trained parameter.
+        entries: The graphs as they will run, with their calls.
+        memory: Where every byte lies.
+        kernels: The kernels to build, by symbol, in the order of their names.
+    """
+
+    scheme: Scheme
+    recipes: Mapping[str, Recipe]
+    entries: tuple[plan.Entry, ...]
+    memory: plan.Plan
+    kernels: Mapping[str, Kernel]
+
+
+def plan_captured(
+    captured: Captured,
+    config: Config,
+    options: Options,
+    known: dict[tuple[object, ...], Recipe] | None = None,
+) -> Planned:
+    """Return the plan of a captured model; nothing is built.
+
+    Args:
+        captured: The model.
+        config: What is trained, and how.
+        options: The target; the kernels are those of `tvm`.
+        known: Traces of the optimizer to take from and add to, for many plans of one model.
+
+    Raises:
+        UserError: The configuration or the target cannot be used; says why.
+    """
+    scheme, recipes, graphs = _finished(captured, config, options, known)
+    threads = options.threads or targets.get(options.target).cores
+    kernels = native.plan_kernels(
+        tvm.BACKEND, graphs, options.target, threads, _schedules(options)
+    )
+    return Planned(scheme, recipes, kernels.entries, kernels.memory, kernels.kernels)
+
+
+def _finished(
+    captured: Captured,
+    config: Config,
+    options: Options,
+    known: dict[tuple[object, ...], Recipe] | None = None,
+) -> tuple[Scheme, Mapping[str, Recipe], Mapping[str, Graph]]:
+    """Return what is trained, the update of each, and the entries ready for a backend."""
+    backend = backends.get(options.backend)
+    scheme = resolve(
+        config, captured.parameters, captured.values, captured.modules, captured.aliases
+    )
+    recipes = _recipes(captured, scheme, config, known)
+    choices = _choices(captured, scheme, config, recipes, backend)
+    graphs = pipeline.compile_entries(_graphs(captured), choices, options.dump_passes)
+    return scheme, recipes, graphs
 
 
 def capture_model(user: UserModel, config: Config, options: Options) -> Captured:
@@ -217,12 +291,17 @@ def _graphs(captured: Captured) -> dict[str, Graph]:
     }
 
 
-def _recipes(captured: Captured, scheme: Scheme, config: Config) -> dict[str, Recipe]:
+def _recipes(
+    captured: Captured,
+    scheme: Scheme,
+    config: Config,
+    known: dict[tuple[object, ...], Recipe] | None = None,
+) -> dict[str, Recipe]:
     """Return the update of each trained parameter; one trace serves equal types."""
     from pockc.frontend.optimizers import recipe
 
     given = config.optimizer.spec
-    traced: dict[tuple[object, ...], Recipe] = {}
+    traced = {} if known is None else known
     recipes = {}
     for name, how in scheme.trained.items():
         whole = captured.parameters[name].type
@@ -273,6 +352,15 @@ def _full_update(captured: Captured, config: Config, backend: Backend) -> report
     choices = _choices(captured, scheme, config, recipes, backend)
     graphs = pipeline.compile_entries({"train": captured.train}, choices)
     return report.measure(graphs["train_step"], scheme, captured.parameters)
+
+
+def _schedules(options: Options) -> Mapping[str, Schedule] | None:
+    """Return the measured schedules for the machine and the threads, by kernel."""
+    if options.tuning_db is None:
+        return None
+    target = targets.get(options.target)
+    database = read_database(options.tuning_db)
+    return database.schedules(target.key, options.threads or target.cores)
 
 
 def _buffers(captured: Captured) -> frozenset[str]:

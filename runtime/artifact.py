@@ -405,7 +405,7 @@ def _take(source: Path, target: Path, *, same: bool) -> None:
         with contextlib.suppress(OSError):
             os.link(source, target)
             return
-    shutil.copyfile(source, target)
+    shutil.copy(source, target)  # with its mode: an artifact also holds programs
 
 
 def _with_file(manifest: Manifest, path: Path) -> Manifest:

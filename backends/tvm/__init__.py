@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from pockc.backends import native
 from pockc.backends.base import Job, Kernel, Progress, Selection
+from pockc.backends.schedule import Schedule
 from pockc.backends.tvm import targets
 from pockc.errors import Problem, UserError
 from pockc.ir.graph import Graph
@@ -41,15 +43,37 @@ class TvmBackend:
     def emit(self, graphs: Mapping[str, Graph], job: Job) -> Product:
         """Return the library of an artifact."""
         target = targets.get(job.target)
-        machine = native.machine_for(job.target, target.triple, target.mcpu)
+        features = targets.required_features(target)
+        machine = native.machine_for(target.name, target.triple, target.mcpu, features)
         return native.emit(self, graphs, job, machine, job.threads or target.cores)
 
-    def select(self, graph: Graph, target: str = "host", threads: int = 2) -> Selection:
+    @property
+    def version(self) -> str:
+        """Changes with everything that the code of a kernel depends on."""
+        _need_tvm()
+        from pockc.backends.tvm.cache import version
+
+        return version()
+
+    def select(
+        self,
+        graph: Graph,
+        target: str = "host",
+        threads: int = 2,
+        schedules: Mapping[str, Schedule] = MappingProxyType({}),
+    ) -> Selection:
         """Choose a kernel for every node that needs one."""
         _need_tvm()
         from pockc.backends.tvm.select import select
 
-        return select(graph, targets.get(target), threads)
+        return select(graph, targets.get(target), threads, schedules)
+
+    def candidates(self, kernel: Kernel, target: str = "host") -> Sequence[Kernel]:
+        """Return kernels that differ from one in their schedule, each with its own symbol."""
+        _need_tvm()
+        from pockc.backends.tvm.candidates import candidates
+
+        return candidates(kernel, targets.get(target))
 
     def build(
         self,

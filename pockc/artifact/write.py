@@ -110,6 +110,8 @@ def write_artifact(path: Path, contents: Contents) -> Manifest:
     with replaced_folder(path) as folder:
         for name, source in contents.product.files.items():
             shutil.copyfile(source, folder / name)
+            if name in contents.product.programs:
+                (folder / name).chmod(0o755)
         _write_frozen(folder / FROZEN_FILE, contents)
         _write_state(folder / STATE_FILE, contents, sha256_of(folder / FROZEN_FILE))
         (folder / GRAPH_FILE).write_text(contents.graph_text, encoding="utf-8")

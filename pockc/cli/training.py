@@ -50,12 +50,20 @@ class TrainRequest:
     options: TrainOptions
 
 
+def checkpoint_file(given: Path) -> Path:
+    """Return the checkpoint that is meant: the file itself, or the one in a folder.
+
+    Raises:
+        UserError: [no-folder] There is no folder for it.
+    """
+    check_file_target(given)
+    return given if given.suffix == ".safetensors" else given / "checkpoint.safetensors"
+
+
 def run_training(request: TrainRequest) -> None:
     """Train, report, and save the artifact."""
     manifest = read_manifest(request.artifact)
     check_artifact_target(request.save)
-    if request.options.checkpoint is not None:
-        check_file_target(Path(request.options.checkpoint))
     data = read_data(request.data, manifest.entries["train_step"].inputs, "train")
     held_out = None
     if request.evaluation is not None:
@@ -66,11 +74,18 @@ def run_training(request: TrainRequest) -> None:
     with load(request.artifact, request.threads, providers=request.providers) as artifact:
         if request.seed is not None:
             artifact.seed = request.seed
+        _resume(artifact, request.options)
         _introduce(artifact, data)
         history = _train(artifact, data, replace(request.options, evaluate=held_out))
         _conclude(artifact, history.seconds, len(history.losses), before)
         artifact.save(request.save)
     say(f"saved    {request.save}")
+
+
+def _resume(artifact: Artifact, options: TrainOptions) -> None:
+    if options.resume and options.checkpoint is not None and Path(options.checkpoint).exists():
+        artifact.load_state(options.checkpoint)
+        say(f"resumed  after {artifact.step} steps")
 
 
 def _introduce(artifact: Artifact, data: dict[str, np.ndarray]) -> None:

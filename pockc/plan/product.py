@@ -48,6 +48,7 @@ class Product:
     Attributes:
         program: Which runtime runs it; a `program` of the manifest.
         files: The files of the program, by their name in the artifact.
+        programs: Those of them that can be run.
         machine: What it needs of the machine that runs it.
         state: Every tensor that lasts between calls.
         entries: The entry points.
@@ -62,3 +63,4 @@ class Product:
     entries: tuple[Made, ...]
     memory: Mapping[str, int]
     report: Mapping[str, Any] = field(default_factory=dict)
+    programs: frozenset[str] = frozenset()

@@ -24,7 +24,7 @@ class _Counter(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.multiply_adds = 0
+        self.multiply_adds: int = 0
 
     def __torch_function__(
         self,
@@ -44,10 +44,10 @@ class _Counter(TorchFunctionMode):
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor) -> int:
-    """Return the multiply-adds of attention over (N, heads, T, size); nothing is saved by a mask."""
-    product = q.numel() * k.shape[-2]
+    """Return the multiply-adds of attention over (N, heads, T, size); a mask saves nothing."""
     scores = q.requires_grad or k.requires_grad
-    return product * (2 + v.requires_grad + scores + q.requires_grad + k.requires_grad)
+    ways = 2 + v.requires_grad + scores + q.requires_grad + k.requires_grad
+    return ways * q.numel() * int(k.shape[-2])
 
 
 def multiply_adds(case: Case) -> int:

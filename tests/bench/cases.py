@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 LEARNING_RATE = 1e-3
 MODES = ("full", "sparse")
+_LENGTHS = ("resolution", "sequence")
 
 
 @dataclass(frozen=True)
@@ -85,13 +86,13 @@ _LLAMA = {
 }  # fmt: skip
 
 WORKLOADS: dict[str, Workload] = {
-    "W1": Workload("mobilenet_v2", _IMAGE, 8, "MobileNetV2 224"),
-    "W3": Workload("bert", _BERT, 8, "BERT-base 128"),
-    "W5": Workload("tiny", {"resolution": 128, "classes": 10}, 1, "small CNN 128"),
-    "resnet18": Workload("resnet18", _IMAGE, 4, "ResNet-18 224"),
-    "resnet50": Workload("resnet50", _IMAGE, 4, "ResNet-50 224"),
-    "distilbert": Workload("distilbert", {**_BERT, "layers": 6}, 8, "DistilBERT 128"),
-    "llama": Workload("llama", _LLAMA, 4, "Llama-like decoder 128"),
+    "W1": Workload("mobilenet_v2", _IMAGE, 8, "MobileNetV2"),
+    "W3": Workload("bert", _BERT, 8, "BERT-base"),
+    "W5": Workload("tiny", {"resolution": 128, "classes": 10}, 1, "small CNN"),
+    "resnet18": Workload("resnet18", _IMAGE, 4, "ResNet-18"),
+    "resnet50": Workload("resnet50", _IMAGE, 4, "ResNet-50"),
+    "distilbert": Workload("distilbert", {**_BERT, "layers": 6}, 8, "DistilBERT"),
+    "llama": Workload("llama", _LLAMA, 4, "Llama-like decoder"),
 }
 
 
@@ -123,14 +124,29 @@ class Case:
 
     @property
     def title(self) -> str:
-        """A name for people, as `MobileNetV2 224, batch 8`."""
-        sizes = [f", {k} {v}" for k, v in self.changes.items() if k != "batch"]
-        return f"{self.spec.title}, batch {self.spec.batch}" + "".join(sizes)
+        """A name for people, as `MobileNetV2 224, batch 8`: resolution or sequence first."""
+        spec = self.spec
+        sizes = [f", {k} {v}" for k, v in self.changes.items() if k not in ("batch", *_LENGTHS)]
+        return f"{spec.title} {spec.input_shape[-1]}, batch {spec.batch}" + "".join(sizes)
 
 
 def _both(workload: str, **changes: int) -> list[Case]:
     return [Case(workload, mode, changes) for mode in MODES]
 
+
+_SMALL_IMAGES = Case("W1", "full", {"batch": 4})
+_SHALLOW = Case("W3", "full", {"batch": 4, "layers": 3})
+
+DOUBLINGS: tuple[tuple[str, Case, Case], ...] = (
+    ("batch", Case("W1", "full", {"batch": 2}), _SMALL_IMAGES),
+    ("batch", _SMALL_IMAGES, Case("W1", "full", {"batch": 8})),
+    ("resolution", Case("W1", "full", {"batch": 4, "resolution": 112}), _SMALL_IMAGES),
+    ("resolution", _SMALL_IMAGES, Case("W1", "full", {"batch": 4, "resolution": 448})),
+    ("batch", _SHALLOW, Case("W3", "full", {"batch": 8, "layers": 3})),
+    ("layers", _SHALLOW, Case("W3", "full", {"batch": 4, "layers": 6})),
+    ("sequence", _SHALLOW, Case("W3", "full", {"batch": 4, "layers": 3, "sequence": 256})),
+)
+"""What is doubled, and the case before and after."""
 
 SETS: dict[str, list[Case]] = {
     "main": [*_both("W1"), *_both("W1", batch=1), *_both("W3"), *_both("W5")],
@@ -143,16 +159,5 @@ SETS: dict[str, list[Case]] = {
         *_both("W5", batch=8),
         *_both("W3", batch=1, sequence=50, layers=4),
     ],
-    "scaling": [
-        Case("W1", "full", {"batch": 2}),
-        Case("W1", "full", {"batch": 4}),
-        Case("W1", "full", {"batch": 8}),
-        Case("W1", "full", {"batch": 4, "resolution": 112}),
-        Case("W1", "full", {"batch": 4, "resolution": 448}),
-        Case("W3", "full", {"batch": 4, "layers": 3}),
-        Case("W3", "full", {"batch": 8, "layers": 3}),
-        Case("W3", "full", {"batch": 4, "layers": 6}),
-        Case("W3", "full", {"batch": 4, "layers": 3, "sequence": 256}),
-    ],
+    "scaling": list({c.key: c for _, *pair in DOUBLINGS for c in pair}.values()),
 }
-"""`scaling` doubles one size at a time; `tests.bench.scaling` says what is compared."""

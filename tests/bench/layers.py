@@ -14,37 +14,39 @@ Value = Any
 
 
 class Layers(Protocol):
-    """What a framework supplies. Names are those of modules; a value is what it computes with."""
+    """What a framework supplies. A name is a module's, a value what it computes with."""
 
-    def conv_norm(  # noqa: D102
+    def conv_norm(
         self, name: str, x: Value, *, size: int, stride: int = 1, depthwise: bool = False
-    ) -> Value: ...
+    ) -> Value:
+        """Convolve with square filters, padded by size // 2, and normalise."""
+        ...
 
-    def linear(self, name: str, x: Value) -> Value: ...  # noqa: D102
+    def linear(self, name: str, x: Value) -> Value: ...
 
-    def embedding(self, name: str, ids: Value) -> Value: ...  # noqa: D102
+    def embedding(self, name: str, ids: Value) -> Value: ...
 
-    def parameter(self, name: str) -> Value: ...  # noqa: D102
+    def parameter(self, name: str) -> Value: ...
 
-    def layer_norm(self, name: str, x: Value) -> Value: ...  # noqa: D102
+    def layer_norm(self, name: str, x: Value) -> Value: ...
 
-    def attention(self, q: Value, k: Value, v: Value, heads: int) -> Value: ...  # noqa: D102
+    def attention(self, q: Value, k: Value, v: Value, heads: int) -> Value: ...
 
-    def relu(self, x: Value) -> Value: ...  # noqa: D102
+    def relu(self, x: Value) -> Value: ...
 
-    def relu6(self, x: Value) -> Value: ...  # noqa: D102
+    def relu6(self, x: Value) -> Value: ...
 
-    def gelu(self, x: Value) -> Value: ...  # noqa: D102
+    def gelu(self, x: Value) -> Value: ...
 
-    def tanh(self, x: Value) -> Value: ...  # noqa: D102
+    def tanh(self, x: Value) -> Value: ...
 
-    def add(self, a: Value, b: Value) -> Value: ...  # noqa: D102
+    def add(self, a: Value, b: Value) -> Value: ...
 
-    def max_pool(self, x: Value) -> Value: ...  # noqa: D102
+    def max_pool(self, x: Value) -> Value: ...
 
-    def mean_of_pixels(self, x: Value) -> Value: ...  # noqa: D102
+    def mean_of_pixels(self, x: Value) -> Value: ...
 
-    def first_token(self, x: Value) -> Value: ...  # noqa: D102
+    def first_token(self, x: Value) -> Value: ...
 
 
 def supported(net: str) -> bool:

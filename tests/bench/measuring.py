@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pockc.errors import PockcError
 from tests.bench import layers
 from tests.bench.arithmetic import multiply_adds
 from tests.bench.cases import Case
 from tests.bench.compiling import compile_case
 from tests.bench.machine import measure_peak
-from tests.bench.peers import OURS, ROOT, SCRATCH, Peer, Unavailable, interpreter
+from tests.bench.peers import OURS, ROOT, SCRATCH, Peer, Unavailable, interpreter, last_words
 from tests.bench.process import Job, Process, environment, worker_command
 from tests.bench.results import CaseResult, Measured
 from tests.bench.values import WEIGHTS_FILE, write_case
@@ -59,10 +60,11 @@ def measure_case(case: Case, peers: Sequence[Peer], settings: Settings) -> CaseR
             settings.report(f"start {peer.title}")
             try:
                 running[peer.name] = _start(case, peer, folder, settings, measured[peer.name])
-            except Unavailable as why:
-                measured[peer.name].failed = str(why)
+            except (Unavailable, PockcError) as why:
+                measured[peer.name].failed = str(why).splitlines()[0]
         peak = measure_peak(settings.threads)
         _take_turns(running, measured, settings)
+        peak = peak.or_better(measure_peak(settings.threads))
         for name, process in running.items():
             measured[name].runtime_bytes = process.runtime_bytes()
     finally:
@@ -112,8 +114,7 @@ def _export_onnx(job: Job) -> float:
         check=False,
     )
     if ended.returncode != 0:
-        lines = ended.stderr.strip().splitlines() or ["without a message"]
-        raise Unavailable(f"the export failed: {lines[-1]}")
+        raise Unavailable(f"the export failed: {last_words(ended.stderr)}")
     return time.perf_counter() - began
 
 

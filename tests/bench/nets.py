@@ -59,7 +59,8 @@ class ConvNorm(nn.Module):
             nn.init.constant_(self.norm.weight, 0.25)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.norm(self.conv(x)))
+        result: Tensor = self.act(self.norm(self.conv(x)))
+        return result
 
 
 class InvertedResidual(Block):
@@ -103,7 +104,8 @@ class MobileNet(Net):
         x = self.stem(x)
         for block in self.blocks:
             x = block(x)
-        return self.fc(self.head(x).mean((2, 3)))
+        result: Tensor = self.fc(self.head(x).mean((2, 3)))
+        return result
 
 
 class Residual(Block):
@@ -154,7 +156,8 @@ class ResNet(Net):
         x = functional.max_pool2d(self.stem(x), 3, 2, 1)
         for block in self.blocks:
             x = block(x)
-        return self.fc(x.mean((2, 3)))
+        result: Tensor = self.fc(x.mean((2, 3)))
+        return result
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, heads: int, *, causal: bool) -> Tensor:
@@ -185,7 +188,8 @@ class EncoderLayer(Block):
     def forward(self, x: Tensor) -> Tensor:
         y = attention(self.query(x), self.key(x), self.value(x), self.heads, causal=False)
         x = self.attention_norm(x + self.output(y))
-        return self.norm(x + self.down(functional.gelu(self.up(x))))
+        result: Tensor = self.norm(x + self.down(functional.gelu(self.up(x))))
+        return result
 
 
 class Encoder(Net):
@@ -211,14 +215,16 @@ class Encoder(Net):
         x = self.norm(self.words(ids) + self.positions)
         for block in self.blocks:
             x = block(x)
-        return self.fc(self.squash(self.pooler(x[:, 0])))
+        result: Tensor = self.fc(self.squash(self.pooler(x[:, 0])))
+        return result
 
 
 class DecoderLayer(Block):
     """Rotary causal attention and a gated feed-forward part, each normalised before."""
 
     tuned = (
-        "query.weight", "key.weight", "value.weight", "output.weight", "gate.weight", "up.weight",
+        "query.weight", "key.weight", "value.weight", "output.weight",
+        "gate.weight", "up.weight",
     )  # fmt: skip
 
     def __init__(self, hidden: int, heads: int, inner: int) -> None:
@@ -271,7 +277,8 @@ class Decoder(Net):
         x = self.words(ids)
         for block in self.blocks:
             x = block(x, self.cos, self.sin)
-        return self.head(self.norm(x))
+        result: Tensor = self.head(self.norm(x))
+        return result
 
 
 NETS: dict[str, Callable[[Workload], Net]] = {

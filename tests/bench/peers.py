@@ -15,7 +15,8 @@ SCRATCH = ROOT / ".bench"
 
 PACKAGES: dict[str, tuple[str, ...]] = {
     "tensorflow": ("tensorflow-cpu",),
-    "onnxruntime": ("onnxruntime-training==1.19.2", "onnx"),
+    # The last release of it; a later onnx writes files that it does not read.
+    "onnxruntime": ("onnxruntime-training==1.19.2", "onnx==1.17.0"),
 }
 """Environments beside the one that runs the benchmark, and what pip installs into them."""
 
@@ -112,5 +113,10 @@ def interpreter(
 def _run(*command: str) -> None:
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     if ended.returncode != 0:
-        words = ended.stderr.strip().splitlines() or ["no message"]
-        raise Unavailable(f"`{' '.join(command[1:])}` failed: {words[-1]}")
+        raise Unavailable(f"`{' '.join(command[1:])}` failed: {last_words(ended.stderr)}")
+
+
+def last_words(text: str) -> str:
+    """Return the last line that begins a message: lines that go on are indented."""
+    lines = [x for x in text.splitlines() if x.strip() and not x[0].isspace()]
+    return lines[-1] if lines else "without a message"

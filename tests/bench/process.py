@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.bench.peers import ROOT, Peer, Unavailable
+from tests.bench.peers import ROOT, Peer, Unavailable, last_words
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -43,7 +43,7 @@ class Process:
         """Start it.
 
         Raises:
-            Unavailable: It ended or gave no answer; with the last line that it wrote.
+            Unavailable: It ended or gave no answer; with its last words.
         """
         self._log = job.folder / f"{peer.name}.log"
         self._limit_s = job.limit_s
@@ -52,7 +52,7 @@ class Process:
             self._process = subprocess.Popen(
                 worker_command(peer.module, job.python, {**given, **peer.options, **options}),
                 cwd=job.folder,
-                env=environment(job.threads) | peer.variables,
+                env={**environment(job.threads), **peer.variables},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -106,8 +106,7 @@ class Process:
         return answer
 
     def _why(self, what: str) -> str:
-        lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return f"{what}: {lines[-1] if lines else 'without a message'}"
+        return f"{what}: {last_words(self._log.read_text(encoding='utf-8', errors='replace'))}"
 
 
 def worker_command(module: str, python: Path, options: dict[str, object]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Where the time of a train step goes: one line per kernel call, timed by the runtime itself."""
+"""Where the time of a train step goes: every kernel call, timed by the runtime itself."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ class CaseResult:
         title: `Case.title`.
         mode: `full` or `sparse`.
         gflop: 10^9 operations of a step, two for each multiply-add.
-        peak: What the machine reached just before.
+        peak: What the machine reached before and after, the better of both.
         peers: In the order of their turns.
     """
 

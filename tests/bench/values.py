@@ -20,7 +20,7 @@ CASE_FILE, WEIGHTS_FILE, BATCH_FILE = "case.json", "weights.npz", "batch.npz"
 
 
 def initial_values(net: Net, seed: int = 0) -> dict[str, Array]:
-    """Return every parameter and buffer of a net's state dict, drawn so that losses are finite."""
+    """Return every tensor of a net's state dict, drawn so that losses are finite."""
     rng = np.random.default_rng(seed)
     values = {n: t.detach().numpy() for n, t in net.state_dict().items()}
     spread = {name: _deviation(net, name) for name, _ in net.named_parameters()}
@@ -78,7 +78,7 @@ def write_case(case: Case, folder: Path) -> list[str]:
         "learning_rate": LEARNING_RATE,
     }
     (folder / CASE_FILE).write_text(json.dumps(described), encoding="utf-8")
-    np.savez(folder / WEIGHTS_FILE, **initial_values(net))
+    np.savez(folder / WEIGHTS_FILE, allow_pickle=False, **initial_values(net))
     inputs, labels = make_batch(case.spec)
     np.savez(folder / BATCH_FILE, inputs=inputs, labels=labels)
     return trained

@@ -88,7 +88,7 @@ class Meter:
     def _turn(
         self, step: Callable[[], float], seconds: float, least: int, most: int
     ) -> dict[str, object]:
-        """Warm up with one step, then time at least `least` steps, at most `most` or `seconds`."""
+        """Warm up with one step; time from `least` to `most` steps, as `seconds` allow."""
         step()
         before = status_bytes("VmHWM")
         forget_peak()

@@ -1,8 +1,9 @@
-"""ONNX Runtime's side that is done beforehand: the net as ONNX, and the training graphs of it."""
+"""What ONNX Runtime needs beforehand: the net as ONNX, and the training graphs of it."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import sys
+import types
 from typing import Any
 
 import numpy as np
@@ -130,36 +131,51 @@ class Model:
         return self.node("Gather", x, self.constant(0, np.int64), axis=1)
 
 
-def export(meter: Meter) -> None:
-    """Write the training graphs of the case into its folder."""
-    from onnx import TensorProto, checker, helper, numpy_helper
-    from onnxruntime.training import artifacts
+def leave_out_torch() -> None:
+    """Let `onnxruntime.training` be imported without the parts of it that need PyTorch."""
+    for part in ("amp", "optim"):
+        name = f"onnxruntime.training.{part}"
+        sys.modules[name] = types.ModuleType(name)
 
-    model = Model(dict(meter.weights()), meter.workload)
-    logits = layers.outputs(model, "x", meter.workload)
+
+def make_model(weights: dict[str, Array], workload: dict[str, Any], x: Array) -> Any:
+    """Return a workload as an ONNX model from `x`, like the given inputs, to `logits`."""
+    from onnx import TensorProto, checker, helper, numpy_helper
+
+    model = Model(weights, workload)
+    logits = layers.outputs(model, "x", workload)
     model.nodes.append(helper.make_node("Identity", [logits], ["logits"]))
-    x, _ = meter.batch()
     dtype = TensorProto.FLOAT if x.ndim == 4 else TensorProto.INT64
-    classes = meter.workload["sizes"]["classes"]
+    shape = (x.shape[0], workload["sizes"]["classes"])
     graph = helper.make_graph(
         model.nodes,
         "net",
         [helper.make_tensor_value_info("x", dtype, x.shape)],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, (x.shape[0], classes))],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, shape)],
         [numpy_helper.from_array(v, n) for n, v in model.initial.items()],
     )
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
     made.ir_version = 8
     checker.check_model(made)
+    return made
+
+
+def export(meter: Meter) -> None:
+    """Write the training graphs of the case into its folder."""
+    leave_out_torch()
+    from onnxruntime.training import artifacts
+
+    made = make_model(dict(meter.weights()), meter.workload, meter.batch()[0])
+    names = [tensor.name for tensor in made.graph.initializer]
     folder = meter.folder / FOLDER
     folder.mkdir(exist_ok=True)
     artifacts.generate_artifacts(
         made,
         optimizer=artifacts.OptimType.SGD,
         loss=artifacts.LossType.CrossEntropyLoss,
-        requires_grad=[n for n in model.initial if n in meter.trained],
-        frozen_params=[n for n in model.initial if n not in meter.trained],
-        artifact_directory=Path(folder),
+        requires_grad=[n for n in names if n in meter.trained],
+        frozen_params=[n for n in names if n not in meter.trained],
+        artifact_directory=folder,
     )
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from tests.bench.workers.meter import Meter
-from tests.bench.workers.onnx_model import FOLDER
+from tests.bench.workers.onnx_model import FOLDER, leave_out_torch
 
 
 def main() -> None:
     """Load the training graphs and serve their step."""
     meter = Meter()
+    leave_out_torch()
     import onnxruntime
     from onnxruntime.training.api import CheckpointState, Module, Optimizer
 

@@ -37,7 +37,7 @@ def main() -> None:
     def step() -> float:
         optimizer.zero_grad(set_to_none=True)
         loss = compute(inputs, labels)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         return loss.item()
 
