@@ -1,7 +1,7 @@
 """Libraries of candidates, and how long they take on this machine.
 
 A library is built as an artifact's is, from a plan and with the runtime inside. Each candidate
-is an entry of two kernels: one in which all threads sweep over as much memory as a step touches,
+is an entry of two kernels: one in which all threads sweep over as much memory as a step uses,
 then the candidate. So it finds the caches as it would inside a step, and the threads awake.
 """
 

@@ -32,7 +32,7 @@ LEAST_GAIN_NS = 200
 """Less than this is within what a clock and a call take."""
 
 FLOPS_PER_BYTE = 10.0
-"""Arithmetic that takes as long as a byte moved; only to order kernels by what they may cost."""
+"""Arithmetic that takes as long as a moved byte; only orders kernels by what they may cost."""
 
 
 @dataclass(frozen=True, slots=True)
