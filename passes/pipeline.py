@@ -7,6 +7,7 @@ into weights) is decided for all of them together.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,19 @@ from pockc.passes.update_in_place import UpdateInPlace
 Layouts = tuple[tuple[str, Order], ...]
 
 
+class Form(enum.Enum):
+    """What a backend wants graphs to be in the end.
+
+    KERNELS: one node per kernel, in the order in which they run, with layouts and in place.
+    OPERATORS: whole operators in row-major order, for a runtime that decides on these itself.
+    GRADIENTS: the same, but gradients are what a step gives: that runtime has an optimizer.
+    """
+
+    KERNELS = "kernels"
+    OPERATORS = "operators"
+    GRADIENTS = "gradients"
+
+
 @dataclass(frozen=True)
 class Choices:
     """What the passes are told about the user's wishes and the backend.
@@ -53,6 +67,7 @@ class Choices:
         micro_batches: How many calls of `train_step` make one update.
         native: The ops that the backend lowers; None leaves every op as it is.
         rules: What the backend can fuse; None for no fusion.
+        form: What the backend wants graphs to be.
     """
 
     trainable: frozenset[str]
@@ -63,6 +78,7 @@ class Choices:
     micro_batches: int = 1
     native: frozenset[str] | None = None
     rules: FusionRules | None = field(default_factory=FusionRules)
+    form: Form = Form.KERNELS
 
 
 def backward_passes(choices: Choices, frozen: FoldFrozen) -> tuple[Pass, ...]:
@@ -84,7 +100,11 @@ def update_passes(choices: Choices) -> tuple[Pass, ...]:
     return (
         # before the optimizer: it must see the clipped gradients
         *((ClipGradients(choices.max_norm),) if choices.max_norm is not None else ()),
-        AttachOptimizer(choices.attachments),  # after slicing: its state has the sliced size
+        *(
+            (AttachOptimizer(choices.attachments),)  # after slicing: its state has that size
+            if choices.form is not Form.GRADIENTS
+            else ()
+        ),
         *tidy_passes(),  # merges the scalars that all recipes compute, as bias corrections
     )
 
@@ -121,6 +141,14 @@ def kernel_passes(choices: Choices, layouts: Layouts) -> tuple[Pass, ...]:
     )
 
 
+def operator_passes(choices: Choices) -> tuple[Pass, ...]:
+    """From a finished graph to the operators of another runtime."""
+    return (
+        *((Decompose(choices.native),) if choices.native is not None else ()),
+        *tidy_passes(),
+    )
+
+
 def compile_entries(
     graphs: Mapping[str, Graph], choices: Choices, dump_to: Path | None = None
 ) -> dict[str, Graph]:
@@ -138,7 +166,11 @@ def compile_entries(
     frozen = frozen_values(graphs["train"], choices)
     train = graphs["train"].replace(name="train_step")
     early = backward_passes(choices, FoldFrozen(frozen))
-    late = kernel_passes(choices, layouts)
+    late = (
+        kernel_passes(choices, layouts)
+        if choices.form is Form.KERNELS
+        else operator_passes(choices)
+    )
 
     def folder(name: str) -> Path | None:
         return None if dump_to is None else dump_to / name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,6 +35,7 @@ class TrainRequest:
         evaluation: What to evaluate on after each epoch.
         save: Where the trained artifact goes; the one it came from is replaced if it is that.
         threads: Threads that run kernels.
+        providers: Execution providers of ONNX Runtime; None is the processor.
         seed: The artifact's seed, as for dropout; None leaves it.
         options: How to train.
     """
@@ -43,6 +45,7 @@ class TrainRequest:
     evaluation: Path | None
     save: Path
     threads: int | None
+    providers: Sequence[str] | None
     seed: int | None
     options: TrainOptions
 
@@ -68,7 +71,7 @@ def run_training(request: TrainRequest) -> None:
         held_out = read_data(request.evaluation, specs, "eval")
     forget_peak()
     before = resident_bytes()
-    with load(request.artifact, request.threads) as artifact:
+    with load(request.artifact, request.threads, providers=request.providers) as artifact:
         if request.seed is not None:
             artifact.seed = request.seed
         _resume(artifact, request.options)

@@ -178,8 +178,12 @@ static char *processor_features(char *buffer, size_t capacity)
         (void)close(file);
     }
     buffer[used] = '\0';
+    /* An emulator shows the file of the machine that it runs on, which says nothing of its own. */
+#if defined(__x86_64__)
     char *line = strstr(buffer, "\nflags");
-    line = line == NULL ? strstr(buffer, "\nFeatures") : line;
+#else
+    char *line = strstr(buffer, "\nFeatures");
+#endif
     if (line == NULL) {
         return NULL;
     }
@@ -190,6 +194,18 @@ static char *processor_features(char *buffer, size_t capacity)
     return strchr(line, ':');
 }
 
+/* The instruction set of this program: a 64-bit system of Arm also runs those of 32 bits. */
+static const char *instruction_set(const struct utsname *here)
+{
+#if defined(__arm__)
+    return strcmp(here->machine, "aarch64") == 0 || strcmp(here->machine, "armv8l") == 0
+               ? "armv7l"
+               : here->machine;
+#else
+    return here->machine;
+#endif
+}
+
 pk_status manifest_check_machine(const manifest *m, const char *folder, pock_error *error,
                                  uint8_t buffer[POCK_BUFFER_BYTES])
 {
@@ -197,12 +213,12 @@ pk_status manifest_check_machine(const manifest *m, const char *folder, pock_err
     json value = {NULL, NULL};
     json features = {NULL, NULL};
     json unused = {NULL, NULL};
-    if (uname(&here) == 0 && (strcmp(here.machine, m->arch) != 0 ||
+    if (uname(&here) == 0 && (strcmp(instruction_set(&here), m->arch) != 0 ||
                               !json_find(m->machine, "system", &value) ||
                               !json_equals(value, "linux"))) {
         return pock_fail(error, PK_E_TARGET, "artifact-target", other_machine,
                          "%s was compiled for target '%s' (%s), this is %s, linux", folder,
-                         m->target, m->arch, here.machine);
+                         m->target, m->arch, instruction_set(&here));
     }
     const char *present = processor_features((char *)buffer, POCK_BUFFER_BYTES);
     if (present == NULL || !json_find(m->machine, "features", &features)) {

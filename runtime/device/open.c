@@ -144,7 +144,32 @@ static pk_status read_entry(pock_model *model, entry_spec *spec, const char *nam
                      "the manifest of %s does not fit its program: entry %s", model->folder, name);
 }
 
-/* A static build brings its own program, which need not be that of the folder. */
+#if defined(POCK_STATIC)
+/* SHA-256 of the step.so that has the same code as this program; a program that was linked by hand
+ * need not have it. */
+extern const char pock_static_step_hash[] __attribute__((weak));
+
+static pk_status check_own_program(pock_model *model)
+{
+    char digits[SHA256_DIGITS + 1];
+    const char *own = pock_static_step_hash;
+    if (own == NULL || (manifest_hash_of(&model->manifest, "step.so", digits) &&
+                        strcmp(digits, own) == 0)) {
+        return PK_OK;
+    }
+    return pock_fail(&model->error, PK_E_TARGET, "foreign-program",
+                     "use the pock-run in the artifact's own folder",
+                     "this program has the code of another model than %s", model->folder);
+}
+#else
+static pk_status check_own_program(const pock_model *model)
+{
+    (void)model;
+    return PK_OK;
+}
+#endif
+
+/* The tables and the manifest tell of the same memory. */
 static pk_status check_program(pock_model *model, const pk_memory *needed)
 {
     const manifest *m = &model->manifest;
@@ -218,6 +243,9 @@ static pk_status open_folder(pock_model *model, const char *folder,
                                              model->frozen_hash)) {
         status = pock_fail(&model->error, PK_E_DAMAGED, "damaged-file", "compile the model again",
                            "the manifest of %s has no hash of its frozen tensors", folder);
+    }
+    if (status == PK_OK) {
+        status = check_own_program(model);
     }
     if (status == PK_OK) {
         status = open_program(model, options->threads);

@@ -26,7 +26,8 @@ graph t {
 def test_help_names_every_command_and_shows_examples(pockc: Command) -> None:
     status, out, _ = pockc("--help")
     assert status == 0
-    names = ("compile", "train", "eval", "predict", "inspect", "export", "opt", "targets")
+    names = ("compile", "train", "eval", "predict", "inspect", "export", "opt", "deploy",
+             "fetch", "bench", "runtime", "targets")  # fmt: skip
     assert [n for n in names if n not in out] == []
     for name in names[:-1]:
         status, out, _ = pockc(name, "--help")

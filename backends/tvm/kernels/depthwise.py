@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from tvm import tirx
 
 from pockc.backends.tvm.builder import Builder, Sink
-from pockc.backends.tvm.tile import spread
+from pockc.backends.tvm.tile import near, spread
 from pockc.backends.tvm.tir import Expr, Memory
 from pockc.backends.tvm.values import Index, Scope, Source, Stored, number
 from pockc.ir.types import TensorType
@@ -76,7 +76,8 @@ class _Rows:
             * self.rows.taps
             * self.line.taps
         )
-        width = 8 if b.target.vector_registers >= 32 else 4
+        usual = 8 if b.target.vector_registers >= 32 else 4
+        width = b.choose("columns", usual, (usual // 2, 3 * usual // 2, usual + 4))
         inner = interior(self.line)
         with b.nest((images, self.rows.count), b.kind(work)) as (n, q):
             for c, lanes in channel_vectors(b, x):
@@ -147,7 +148,7 @@ class _Rows:
                 code.emit(total.store(place, value, lanes))
 
 
-def channel_vectors(b: Builder, x: Stored) -> Iterator[tuple[Expr, int]]:
+def channel_vectors(b: Builder, x: Source) -> Iterator[tuple[Expr, int]]:
     """Yield vectors of the channels of images, as (first channel, lanes), in loops."""
     lanes = b.lanes(x.type.dtype)
     whole, rest = divmod(x.type.shape[1], lanes)
@@ -234,6 +235,7 @@ class _WeightGradient:
         r, s = self.rows.taps, self.line.taps
         dtype = self.x.type.dtype
         height = max(1, min(self.rows.count, 4096 // max(1, self.line.count)))
+        height = b.choose("block", height, near(height, self.rows.count))
         tasks = -(-self.rows.count // height)
         work = n * self.rows.count * self.line.count * c * r * s
         parts = b.part_count(n * tasks, work)

@@ -17,7 +17,6 @@ from pockc.backends.tvm.builder import Builder, Sink
 from pockc.backends.tvm.kernels.depthwise import (
     CHANNELS_LAST,
     channel_vectors,
-    channels_last,
     interior,
     meets,
     place_of,
@@ -71,7 +70,7 @@ class Winners:
             for c, lanes in channel_vectors(self.b, self.x):
                 self._tile((n, o, c, start), lanes, columns, to, base)
 
-    def _tile(  # noqa: PLR0913, PLR0917  where, how wide, which, to where
+    def _tile(
         self,
         at: tuple[Expr, Expr, Expr, Expr],
         lanes: int,
@@ -125,8 +124,7 @@ class Winners:
                     loaded[shift] = code.bind(self.x.memory.load(where, lanes))
                 place, value = code.const(i * lanes), loaded[shift]
                 most = code.bind(best.load(place, lanes))
-                # A later element wins if it is larger, or not a number: as in PyTorch.
-                better = tirx.Or(value > most, tirx.NE(value, value))
+                better = value > most
                 code.emit(best.store(place, tirx.Select(better, value, most), lanes))
                 number_ = tirx.Select(better, spread(this, lanes), won.load(place, lanes))
                 code.emit(won.store(place, number_, lanes))
@@ -152,6 +150,7 @@ class Gradient:
 
     @property
     def b(self) -> Builder:
+        """The kernel."""
         return self.winners.b
 
     def emit(self) -> None:

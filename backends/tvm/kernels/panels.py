@@ -45,13 +45,14 @@ class Panels:
         """Choose whether to pack and how to divide."""
         p = self.product
         m, n, k = p.sizes
-        pack = self._must_pack() or self._should_pack()
+        pack = self._must_pack() or p.b.choose("pack", self._should_pack(), (True, False))
         whole, full, rest = column_tiles(n, self.shape, padded=pack)
         panels = whole + (rest is not None)
         tasks = math.prod(p.batch) * panels
         threads = p.b.threads if p.b.kind(tasks * m * k * full.width) == "parallel" else 1
         even = tasks % threads == 0 or tasks >= 4 * threads
-        if pack and even and not self._right_stays(panels * full.width):
+        usual = "panels" if even and not self._right_stays(panels * full.width) else "tiles"
+        if pack and p.b.choose("share", usual, ("panels", "tiles")) == "panels":
             self._panel_by_panel(panels, whole, full, rest)
         else:
             self._tile_by_tile(panels, whole, full, rest, pack=pack)
@@ -114,7 +115,8 @@ class Panels:
                         self._pack(batch, panel * full.width, vectors, buffer, base)
         height = row_tiles(m, self.shape)
         tiles = -(-m // height)
-        by_rows = self._right_stays(panels * full.width)
+        order = "rows" if self._right_stays(panels * full.width) else "panels"
+        by_rows = b.choose("order", order, ("rows", "panels")) == "rows"
         inner = (tiles, panels) if by_rows else (panels, tiles)
         with b.nest((*p.batch, *inner), b.kind(work)) as (*batch, first, second):
             tile, panel = (first, second) if by_rows else (second, first)
@@ -252,7 +254,9 @@ class Panels:
         """
         left = self.product.left
         down, along = left.strides[-2:]
-        if along != 1 or down != left.type.shape[-1] or left.type.nbytes < FAR_BYTES:
+        if along != 1 or down != left.type.shape[-1]:
+            return None
+        if not self.product.b.choose("prefetch", left.type.nbytes >= FAR_BYTES, (True, False)):
             return None
         return self.product.b.code.bind(left.offset((*batch, first + rows, 0)))
 

@@ -254,7 +254,7 @@ def _max_pool2d_grad(b: Builder, node: Node, operands: Sequence[Source], sink: S
     winners = Winners(b, x, *(forward_line(*side) for side in sides))
     phases = [gradient_lines(*side) for side in sides]
     if len(phases[0]) * len(phases[1]) <= UNROLLED_PHASES:
-        Gradient(winners, dy, *phases, sink).emit()
+        Gradient(winners, dy, phases[0], phases[1], sink).emit()
         return
     won = winners.stage(dy.type.shape)
     zero = number(0, dy.type.dtype)

@@ -49,10 +49,6 @@ class Room:
     base: Expr
     step: int
 
-    def at(self, place: Expr, offset: Expr, lanes: int) -> Expr:
-        """Return some neighbours at a place."""
-        return self.memory.load(self.base + (place * self.step + offset), lanes)
-
 
 @dataclass(frozen=True, slots=True)
 class Convolution:
@@ -100,7 +96,7 @@ class Convolution:
     @property
     def shape(self) -> Shape:
         """The register tile."""
-        return best_shape(self.b.target, self.x.type.dtype, self.filters.type.shape[3])
+        return best_shape(self.b, self.x.type.dtype, self.filters.type.shape[3])
 
     @property
     def panels(self) -> tuple[int, Vectors, Vectors | None]:
@@ -344,14 +340,11 @@ class Products:
         m, n = of.scheme.m, of.scheme.n
         for j, lanes in zip(self.vectors.starts, self.vectors.lanes, strict=True):
             t = Transform(b.code, of.x.type.dtype, lanes)
-            found = t.both_ways(
-                t.interpolated,
-                of.scheme.result,
-                lambda r, s, j=j, k=lanes: middle.memory.load(
-                    row + ((r * n + s) * middle.step + j), k
-                ),
-                n,
-            )
+
+            def load(r: int, s: int, j: int = j, lanes: int = lanes) -> Expr:
+                return middle.memory.load(row + ((r * n + s) * middle.step + j), lanes)
+
+            found = t.both_ways(t.interpolated, of.scheme.result, load, n)
             held = b.code.local(m * m * lanes, of.x.type.dtype)
             for k, value in enumerate(itertools.chain(*found)):
                 b.code.emit(held.store(b.code.const(k * lanes), value, lanes))
