@@ -32,7 +32,7 @@ def product_cases() -> dict[str, Case]:
     cases = {}
     sizes = [(1, 1, 1), (1, 50, 33), (50, 1, 33), (7, 9, 1), (50, 50, 17), (49, 1000, 24),
              (13, 33, 65), (130, 70, 40), (2, 300, 300), (300, 2, 300),
-             (40, 300, 30)]  # fmt: skip
+             (40, 300, 30), (100, 200, 70), (90, 330, 129)]  # fmt: skip
     for (m, n, k), (ta, tb, tc) in itertools.product(
         sizes, [(0, 0, 0), (1, 0, 0), (0, 1, 0), (1, 1, 1)]
     ):
@@ -56,6 +56,7 @@ def product_cases() -> dict[str, Case]:
             _t((33, 18), None, DType.F64),
             _t((20, 18), None, DType.F64),
         ),
+        "blocks of turned rows": (_t((1100, 1000), (1, 0)), _t((1000, 200)), _t((1100, 200))),
         "long": (_t((9, 70000), (1, 0)), _t((70000, 35)), _t((9, 35))),
     }
     return cases | {n: _case("matmul", r, (x, y)) for n, (x, y, r) in batched.items()}

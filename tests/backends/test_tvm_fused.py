@@ -184,6 +184,14 @@ def long_product() -> Graph:
     return b.done(b("sub", p, b("mul", lr, g)))
 
 
+def turned_blocks() -> Graph:
+    """The update of a weight whose left operand is turned in two blocks, the second shorter."""
+    b = Body()
+    p, x, dy = b.input(f32(1100, 200)), b.input(f32(1000, 1100)), b.input(f32(1000, 200))
+    g = b("matmul", b("permute", x, perm=(1, 0)), dy)
+    return b.done(b("sub", p, b("mul", g, b.number(0.01))))
+
+
 def conv_block() -> Graph:
     b = Body()
     image = TensorType((2, 20, 9, 9), DType.F32, LAST)
@@ -292,8 +300,8 @@ BODIES: list[Callable[[], Graph]] = [
     row_softmax, column_softmax, masked_softmax, softmax_gradient, layer_norm,
     layer_norm_gradient,
     row_variance, dropped_axes, batch_statistics, cross_entropy, linear_gelu, heads, prologue,
-    long_product, conv_block, pointwise_conv_block, depthwise_block, bias_gradient, mean_square,
-    dropout, moves, rotary, gather, sum_of_product, turned_sum, strided_layouts,
+    long_product, turned_blocks, conv_block, pointwise_conv_block, depthwise_block,
+    bias_gradient, mean_square, dropout, moves, rotary, gather, sum_of_product, turned_sum, strided_layouts,
 ]  # fmt: skip
 
 
@@ -327,7 +335,7 @@ def inplace_cases() -> list[Case]:
     update = fused_case(long_product(), inplace=0)
     small = fused_case(softmax_gradient(), inplace=1)
     add = fused_case(strided_layouts(), inplace=0)
-    return [update, small, add]
+    return [update, small, add, fused_case(turned_blocks(), inplace=0)]
 
 
 @pytest.fixture(scope="module")
@@ -348,7 +356,7 @@ def test_a_fused_body_means_what_its_ops_mean(
     same(library.run(number, c), expected(c))
 
 
-@pytest.mark.parametrize("number", range(3), ids=["update", "rows", "elementwise"])
+@pytest.mark.parametrize("number", range(4), ids=["update", "rows", "elementwise", "blocks"])
 def test_a_body_in_place_writes_its_operand(
     number: int, cases: list[Case], library: Library
 ) -> None:

@@ -26,6 +26,9 @@ from pockc.backends.tvm.values import Scope, Stored, number
 PACK_BYTES = 1024
 """Rows of the right operand as long as this are packed: their lines share few cache sets."""
 
+PACK_ROWS = 80
+"""Fewer rows of the left operand use a panel too seldom to pay for copying it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Panels:
@@ -58,8 +61,11 @@ class Panels:
         """Whether all of a right operand stays in the cache while rows of the left pass by.
 
         Then each row of the left operand is read once, and whole rows of results are written.
+        Of a batch every matrix is in the cache of one thread while it is worked on.
         """
         p = self.product
+        if math.prod(p.batch) > 1:
+            return False
         return columns * p.sizes[2] * p.right.type.dtype.nbytes <= p.b.target.l2_bytes // 2
 
     def _must_pack(self) -> bool:
@@ -69,7 +75,7 @@ class Panels:
         p = self.product
         m, _, _ = p.sizes
         row = p.right.strides[-2] * p.right.type.dtype.nbytes
-        return row >= PACK_BYTES and m > 2 * self.shape.rows
+        return row >= PACK_BYTES and m >= PACK_ROWS
 
     def _panel_by_panel(
         self, panels: int, whole: int, full: Vectors, rest: Vectors | None
