@@ -174,10 +174,15 @@ def test_rows_that_are_never_read_take_no_memory(tmp_path: Path) -> None:
     plan = Plan(StateLayout((slot,), 0, TABLE.nbytes), (entry,), 2048, 192)
     link(plan, {}, tmp_path / "step.so", HOST)
     table = np.random.default_rng(0).random(TABLE.shape, np.float32)
+    product = product_of(plan, {STEP_FILE: tmp_path / "step.so"}, toy_machine())
     contents = replace(
         toy_contents(tmp_path / "step.so"),
-        product=product_of(plan, {STEP_FILE: tmp_path / "step.so"}, toy_machine()), values={"table": table}, buffers=frozenset(), aliases={}, trained={},
-    )  # fmt: skip
+        product=product,
+        values={"table": table},
+        buffers=frozenset(),
+        aliases={},
+        trained={},
+    )
     write_artifact(tmp_path / "big.pock", contents)
     code = f"import sys; sys.argv[1:] = [{str(tmp_path / 'big.pock')!r}]\n{READ}"
     file_bytes, private_bytes, y = json.loads(run_python(code))
