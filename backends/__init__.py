@@ -1,4 +1,4 @@
-"""Backends: each turns the nodes of a graph into kernels of one kind.
+"""Backends: each turns finished graphs into the files of an artifact.
 
 A backend is found by its name; nothing is imported before it is asked for.
 """
@@ -11,7 +11,7 @@ from typing import cast
 from pockc.backends.base import Backend
 from pockc.errors import Problem, UserError
 
-NAMES = ("tvm",)
+NAMES = ("tvm", "onnx", "ort-training")
 
 
 def get(name: str) -> Backend:
@@ -28,4 +28,4 @@ def get(name: str) -> Backend:
                 fix=f"choose from: {', '.join(NAMES)}",
             )
         )
-    return cast("Backend", import_module(f"pockc.backends.{name}").BACKEND)
+    return cast("Backend", import_module(f"pockc.backends.{name.replace('-', '_')}").BACKEND)

@@ -1,30 +1,43 @@
-"""What a backend is: a name, the ops it lowers, and from a graph to kernels in two moves.
+"""What a backend is: a name, the ops it lowers, and from finished graphs to files.
 
-`select` says for every node which kernel computes it, before anything is compiled: the plan
-needs the workspaces. `build` turns kernels into object files. Identical kernels are one kernel:
-it is named by the hash of its canonical text, which holds all that its code depends on and no
-name of a value.
+A backend that generates kernels does that in two moves, and leaves the rest to
+`pockc.backends.native`. `select` says for every node which kernel computes it, before anything
+is compiled: the plan needs the workspaces. `build` turns kernels into object files. Identical
+kernels are one kernel: it is named by the hash of its canonical text, which holds all that its
+code depends on and no name of a value.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
 
 from pockc import ops
+from pockc.backends.schedule import DEFAULT, Schedule
 from pockc.errors import InternalError, Problem
 from pockc.ir.attrs import Attrs, Literal
 from pockc.ir.graph import Graph, Node
 from pockc.ir.printer import print_node
 from pockc.ir.types import DType, TensorType
 from pockc.ir.views import is_view
+from pockc.passes.pipeline import Form
+from pockc.plan.product import Product
 from pockc.plan.types import Call
+from pockc.scheme.scheme import Trained
 
 Rule = TypeVar("Rule", bound=Callable[..., object])
 Progress = Callable[[int, int], None]
 """Called as `progress(done, total)` while kernels are compiled."""
+
+
+def _quiet(stage: str, done: int, total: int) -> None:
+    """Show no progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +51,7 @@ class Kernel:
         operands: The types of the node's operands.
         threads: Number of threads that its static partition is made for.
         workspace_bytes: Size of each workspace.
+        schedule: Choices that were measured to be faster than the generator's own.
     """
 
     symbol: str
@@ -46,6 +60,7 @@ class Kernel:
     operands: tuple[TensorType, ...]
     threads: int
     workspace_bytes: tuple[int, ...] = ()
+    schedule: Schedule = DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +76,41 @@ class Selection:
     kernels: Mapping[str, Kernel]
 
 
+@dataclass(frozen=True)
+class Job:
+    """What a backend is told besides the graphs.
+
+    Attributes:
+        folder: Where it may leave files.
+        target: Name of the machine.
+        threads: For how many threads the work is divided; None for the target's cores.
+        static: Whether native code is to be one program that needs no C library.
+        schedules: Measured choices of kernels, by symbol; None where nothing was measured.
+        micro_batches: How many calls of `train_step` make one update.
+        values: Parameters and buffers of the model by name.
+        optimizer_name: The optimizer, for a runtime that has its own.
+        optimizer_options: All of its options.
+        trained: What is trained, and how.
+        opset: Version of the operators of an ONNX model; None for one that the backend likes.
+        progress: Called as `progress(stage, done, total)`.
+    """
+
+    folder: Path
+    target: str = "host"
+    threads: int | None = None
+    static: bool = False
+    schedules: Mapping[str, Schedule] | None = None
+    micro_batches: int = 1
+    values: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
+    optimizer_name: str = ""
+    optimizer_options: Mapping[str, Any] = field(default_factory=dict)
+    trained: Mapping[str, Trained] = field(default_factory=dict)
+    opset: int | None = None
+    progress: Callable[[str, int, int], None] = field(default=_quiet, compare=False)
+
+
 class Backend(Protocol):
-    """Turns nodes into kernels. `T` is its own description of a target."""
+    """Turns the finished graphs of an artifact's entries into files that run them."""
 
     @property
     def name(self) -> str:
@@ -74,12 +122,59 @@ class Backend(Protocol):
         """The ops it has a lowering for; others must be decomposed before."""
         ...
 
-    def select(self, graph: Graph, target: str = "host", threads: int = 2) -> Selection:
-        """Choose a kernel for every node that needs one.
+    @property
+    def form(self) -> Form:
+        """Which form it wants graphs in."""
+        ...
+
+    def check(self, target: str, opset: int | None) -> None:
+        """Check before anything long runs that it can do what it is asked to.
+
+        Raises:
+            UserError: A package is missing; the target or the opset is unknown.
+        """
+        ...
+
+    def emit(self, graphs: Mapping[str, Graph], job: Job) -> Product:
+        """Return the files of an artifact. Equal input, equal bytes.
 
         Raises:
             UserError: [no-lowering] for every node whose op the backend does not lower.
         """
+        ...
+
+
+class KernelMaker(Protocol):
+    """Turns nodes into kernels: what `pockc.backends.native` links."""
+
+    @property
+    def version(self) -> str:
+        """Changes with everything that the code of a kernel depends on."""
+        ...
+
+    def select(
+        self,
+        graph: Graph,
+        target: str = "host",
+        threads: int = 2,
+        schedules: Mapping[str, Schedule] = MappingProxyType({}),
+    ) -> Selection:
+        """Choose a kernel for every node that needs one.
+
+        Args:
+            graph: The graph.
+            target: Name of the machine.
+            threads: Number of threads to divide the work for.
+            schedules: Measured choices, by the symbol of a kernel.
+
+        Raises:
+            UserError: [unknown-choice] A schedule has a choice that its kernel does not offer.
+            UserError: [no-lowering] for every node whose op the backend does not lower.
+        """
+        ...
+
+    def candidates(self, kernel: Kernel, target: str = "host") -> Sequence[Kernel]:
+        """Return kernels that differ from one in their schedule, each with its own symbol."""
         ...
 
     def build(

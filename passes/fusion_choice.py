@@ -57,6 +57,14 @@ def kept_values(graph: Graph, rules: FusionRules) -> tuple[frozenset[str], froze
     return frozenset(chooser.kept), frozenset(chooser.statistics)
 
 
+def kept_expressions(graph: Graph, rules: FusionRules) -> dict[str, Expression]:
+    """Return, for each node's value that is kept in memory, what computing it again takes."""
+    chooser = _Chooser(graph, rules)
+    for node in graph.nodes:
+        chooser.visit(node)
+    return {n: e for n, e in chooser.whole.items() if n in chooser.kept}
+
+
 def row_axes(graph: Graph, node: Node) -> tuple[int, ...] | None:
     """Return the axes of a reduction if they are the innermost in memory, else None."""
     operand = graph.type_of(node.inputs[0])
@@ -87,6 +95,7 @@ class _Chooser:
             heavy = ops.get(node.op).kind is OpKind.CONTRACTION
             self.products.append(self.products[-1] + heavy)
         self.made: dict[str, Expression] = {i.name: _KEPT for i in graph.inputs}
+        self.whole: dict[str, Expression] = {}
 
     def visit(self, node: Node) -> None:
         expression = self._expression(node)
@@ -100,6 +109,7 @@ class _Chooser:
             )
         ):
             self.statistics.add(node.name)
+        self.whole[node.name] = expression
         if self._keep(node, expression):
             self.kept.add(node.name)
             expression = _KEPT

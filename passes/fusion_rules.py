@@ -4,9 +4,10 @@ A fused kernel has one result and is built around one anchor:
 
     injective    Each element of the result by itself: elementwise ops, generators, moves
                  (slice, pad, concat, broadcast_to, relayout), gathers; no anchor node.
-    contraction  One contraction whose operands are operands of the kernel, then elementwise
-                 ops of the shape and layout of its result (bias, activation, residual, update).
-                 The other operands of those ops may be injective expressions themselves.
+    contraction  One contraction or pooling whose operands are operands of the kernel, then
+                 elementwise ops of the shape and layout of its result (bias, activation,
+                 residual, mask, update). The other operands of those ops may be injective
+                 expressions themselves.
     reduction    One reduction of an injective expression, then elementwise ops of the shape of
                  its result.
     row          Several reductions of the same axes, innermost in memory, of tensors of one
@@ -24,7 +25,9 @@ from pockc.ops import OpKind
 
 ELEMENTWISE = frozenset(n for n, o in ops.OPS.items() if o.kind is OpKind.ELEMENTWISE)
 GENERATORS = frozenset({"full", "iota", "random_uniform"})
-CONTRACTIONS = frozenset(n for n, o in ops.OPS.items() if o.kind is OpKind.CONTRACTION)
+CONTRACTIONS = frozenset(
+    n for n, o in ops.OPS.items() if o.kind in (OpKind.CONTRACTION, OpKind.POOL)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,7 @@ class FusionRules:
     Attributes:
         injective: Ops of an injective expression.
         epilogue: Ops between an anchor and the result.
-        contractions: Contractions that take an epilogue.
+        contractions: Contractions and poolings, which take an epilogue.
         reductions: Reductions that take a prologue and an epilogue.
         rows: Reductions that a row kernel may hold.
         row_bytes: Longest row that a row kernel takes.

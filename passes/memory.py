@@ -19,9 +19,16 @@ from pockc.ops import OpKind
 class Storages:
     """The storage of each value of a graph, named by the value that it begins with."""
 
-    def __init__(self, graph: Graph) -> None:
-        """Look at a graph; orders of its nodes may be compared afterwards."""
+    def __init__(self, graph: Graph, *, anchors: bool = False) -> None:
+        """Look at a graph; orders of its nodes may be compared afterwards.
+
+        Args:
+            graph: The graph.
+            anchors: Whether a new value of state that a contraction or reduction ends with can
+                be written over the old one; as in `may_overwrite`.
+        """
         self.graph = graph
+        self._anchors = anchors
         self.state: dict[str, str] = {}
         """For each value that is a piece of state's new value, the input it replaces."""
         for output in graph.outputs:
@@ -41,7 +48,9 @@ class Storages:
         if index is not None:
             return node.inputs[int(index)]
         home = self.state.get(node.name)
-        return home if home is not None and may_overwrite(self.graph, node, home) else None
+        if home is None or not may_overwrite(self.graph, node, home, anchors=self._anchors):
+            return None
+        return home
 
     @cached_property
     def nbytes(self) -> dict[str, int]:

@@ -7,6 +7,7 @@ into weights) is decided for all of them together.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ from pockc.passes.fuse import Fuse
 from pockc.passes.fusion_rules import FusionRules
 from pockc.passes.layout_wishes import Order, state_layouts
 from pockc.passes.prune_backward import PruneBackward
+from pockc.passes.recompute import Recompute
 from pockc.passes.reorder import Reorder
 from pockc.passes.reuse_clamped import ReuseClamped
 from pockc.passes.scale_filters import ScaleFilters
@@ -37,6 +39,19 @@ from pockc.passes.slice_channels import SliceChannels
 from pockc.passes.update_in_place import UpdateInPlace
 
 Layouts = tuple[tuple[str, Order], ...]
+
+
+class Form(enum.Enum):
+    """What a backend wants graphs to be in the end.
+
+    KERNELS: one node per kernel, in the order in which they run, with layouts and in place.
+    OPERATORS: whole operators in row-major order, for a runtime that decides on these itself.
+    GRADIENTS: the same, but gradients are what a step gives: that runtime has an optimizer.
+    """
+
+    KERNELS = "kernels"
+    OPERATORS = "operators"
+    GRADIENTS = "gradients"
 
 
 @dataclass(frozen=True)
@@ -52,6 +67,7 @@ class Choices:
         micro_batches: How many calls of `train_step` make one update.
         native: The ops that the backend lowers; None leaves every op as it is.
         rules: What the backend can fuse; None for no fusion.
+        form: What the backend wants graphs to be.
     """
 
     trainable: frozenset[str]
@@ -62,6 +78,7 @@ class Choices:
     micro_batches: int = 1
     native: frozenset[str] | None = None
     rules: FusionRules | None = field(default_factory=FusionRules)
+    form: Form = Form.KERNELS
 
 
 def backward_passes(choices: Choices, frozen: FoldFrozen) -> tuple[Pass, ...]:
@@ -83,7 +100,11 @@ def update_passes(choices: Choices) -> tuple[Pass, ...]:
     return (
         # before the optimizer: it must see the clipped gradients
         *((ClipGradients(choices.max_norm),) if choices.max_norm is not None else ()),
-        AttachOptimizer(choices.attachments),  # after slicing: its state has the sliced size
+        *(
+            (AttachOptimizer(choices.attachments),)  # after slicing: its state has that size
+            if choices.form is not Form.GRADIENTS
+            else ()
+        ),
         *tidy_passes(),  # merges the scalars that all recipes compute, as bias corrections
     )
 
@@ -105,15 +126,26 @@ def tidy_passes() -> tuple[Pass, ...]:
 def kernel_passes(choices: Choices, layouts: Layouts) -> tuple[Pass, ...]:
     """From a finished graph to one node per kernel, in the order in which they run."""
     rules = choices.rules
+    anchors = rules is not None and rules.update_in_anchor
     return (
         # before layout: what is decomposed needs layouts too
         *((Decompose(choices.native),) if choices.native is not None else ()),
         SliceBatch(),  # before layout and fusion: the slices are ordinary nodes to them
         ChooseLayout(layouts),  # before fusion: what is fused must agree in layout
         ShareCommon(),  # two readers may have asked for the same copy
+        # after sharing, which would undo it; before fusion, which makes one kernel of each
+        *((Recompute(rules),) if rules is not None else ()),
         *((Fuse(rules),) if rules is not None else ()),  # all structure is final from here on
-        Reorder(),  # after fusion: a kernel is what is ordered
-        UpdateInPlace(anchors=rules is not None and rules.update_in_anchor),  # needs the order
+        Reorder(anchors),  # after fusion: a kernel is what is ordered
+        UpdateInPlace(anchors),  # needs the order
+    )
+
+
+def operator_passes(choices: Choices) -> tuple[Pass, ...]:
+    """From a finished graph to the operators of another runtime."""
+    return (
+        *((Decompose(choices.native),) if choices.native is not None else ()),
+        *tidy_passes(),
     )
 
 
@@ -134,7 +166,11 @@ def compile_entries(
     frozen = frozen_values(graphs["train"], choices)
     train = graphs["train"].replace(name="train_step")
     early = backward_passes(choices, FoldFrozen(frozen))
-    late = kernel_passes(choices, layouts)
+    late = (
+        kernel_passes(choices, layouts)
+        if choices.form is Form.KERNELS
+        else operator_passes(choices)
+    )
 
     def folder(name: str) -> Path | None:
         return None if dump_to is None else dump_to / name

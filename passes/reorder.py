@@ -26,14 +26,18 @@ class Reorder:
     The new order is taken if its peak is lower, or its sum over all nodes at an equal peak;
     never one whose peak is higher. Readers of a piece of state come before its new value
     wherever they can, so that it can be written in place.
+
+    Attributes:
+        anchors: Whether kernels around a contraction or reduction can write in place.
     """
 
+    anchors: bool = False
     requires: ClassVar[tuple[Invariant, ...]] = ()
     ensures: ClassVar[tuple[Invariant, ...]] = ()
 
     def __call__(self, graph: Graph, /) -> Graph:
         """Return the graph in the better of two orders."""
-        storages = Storages(graph)
+        storages = Storages(graph, anchors=self.anchors)
         old = list(graph.nodes)
         old_cost = _cost(storages, old)
         new = _Scheduler(storages).order()

@@ -21,7 +21,7 @@ from pockc.ops import OpKind
 from pockc.passes.base import log
 from pockc.passes.rewriting import Rewriter
 
-MOST_SLICES = 8
+MOST_SLICES = 4
 
 
 @dataclass(frozen=True, slots=True)

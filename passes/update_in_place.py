@@ -68,7 +68,7 @@ class _Marker:
     def __init__(self, graph: Graph, *, anchors: bool) -> None:
         self.graph = graph
         self.anchors = anchors
-        self.storages = Storages(graph)
+        self.storages = Storages(graph, anchors=anchors)
         self.state = self.storages.state
         # Here a result has a storage of its own until it is marked.
         self.root = {i.name: i.name for i in graph.inputs}

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pockc import __version__, artifact, backends, plan, runtime
-from pockc.backends import native
-from pockc.backends.base import Backend, Kernel
+from pockc.backends import native, tvm
+from pockc.backends.base import Backend, Job, Kernel
+from pockc.backends.schedule import Schedule
 from pockc.backends.tvm import targets
 from pockc.frontend.captured import Captured, Recipe
 from pockc.frontend.choices import LOSSES, OPTIMIZERS, option_names
@@ -23,6 +24,7 @@ from pockc.passes import pipeline
 from pockc.passes.attach_optimizer import Attachment
 from pockc.runtime.manifest import Manifest
 from pockc.scheme import Config, Scheme, load_config, report, resolve
+from pockc.tuning.database import read_database
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,18 +45,25 @@ class Options:
     """What depends neither on the model nor on how it is trained.
 
     Attributes:
-        target: Name of the machine that the artifact is for.
-        backend: Who makes the kernels.
+        target: The machine that the artifact is for: a name, or a target string of TVM.
+        backend: Who makes the program: kernels, or models for another runtime.
         threads: For how many threads the work is divided; None for the target's cores.
+        static: Make the artifact's `pock-run` one static program with the model's code in it,
+            for a system without the usual C library.
+        opset: Version of ONNX's operators, for a backend that writes ONNX.
         dump_passes: Folder for the graph after each pass.
         progress: Told about the stages.
+        tuning_db: Measured schedules of kernels.
     """
 
     target: str = "host"
     backend: str = "tvm"
     threads: int | None = None
+    static: bool = False
+    opset: int | None = None
     dump_passes: Path | None = None
     progress: Progress = field(default=_quiet, compare=False)
+    tuning_db: Path | None = None
 
 
 def compile(  # noqa: PLR0913, PLR0917 the public entry; all but two arguments have a default
@@ -69,7 +78,9 @@ def compile(  # noqa: PLR0913, PLR0917 the public entry; all but two arguments h
     target_example: Any = None,  # noqa: ANN401  a tensor or several
     class_names: Sequence[str] | None = None,
     threads: int | None = None,
+    opset: int | None = None,
     dump_passes: str | Path | None = None,
+    tuning_db: str | Path | None = None,
     progress: Progress = _quiet,
 ) -> runtime.Artifact:
     """Compile one training step of a model, and return it ready to run.
@@ -86,12 +97,15 @@ def compile(  # noqa: PLR0913, PLR0917 the public entry; all but two arguments h
         optimizer: A name, or a mapping with a name and options. Default: adamw.
         sparse_update: What is trained: a YAML file or a mapping with the same keys. Default:
             everything. The arguments above win over what it says.
-        target: Name of the machine that the artifact is for.
-        backend: Who makes the kernels.
+        target: The machine that the artifact is for: a name, or a target string of TVM.
+        backend: Who makes the program: "tvm" kernels of its own, "onnx" and "ort-training"
+            models for ONNX Runtime.
         target_example: Targets for one batch, for a loss of your own.
         class_names: What the labels mean.
         threads: For how many threads the work is divided; None for the target's cores.
+        opset: Version of ONNX's operators; None for the one that suits the installed runtime.
         dump_passes: Folder for the graph after each pass.
+        tuning_db: What `pockc tune` measured.
         progress: Called as `progress(stage, done, total)`.
 
     Returns:
@@ -109,7 +123,11 @@ def compile(  # noqa: PLR0913, PLR0917 the public entry; all but two arguments h
     names = None if class_names is None else tuple(class_names)
     user = UserModel(model, example_inputs, given, target_example, names)
     dump = None if dump_passes is None else Path(dump_passes)
-    options = Options(target, backend, threads, dump, progress)
+    database = None if tuning_db is None else Path(tuning_db)
+    options = Options(
+        target, backend, threads, opset=opset, dump_passes=dump, progress=progress,
+        tuning_db=database,
+    )  # fmt: skip
     path = Path(tempfile.mkdtemp(prefix="pockc-", suffix=".pock"))
     build(user, config, path, options)
     return runtime.load(path, threads=threads, owns_folder=True)
@@ -129,8 +147,8 @@ def build(user: UserModel, config: Config, path: Path, options: Options) -> Mani
     Raises:
         UserError: The model, the configuration or the target cannot be used; says why.
     """
-    backends.get(options.backend)  # a misspelled name is told before anything long runs
-    targets.get(options.target)
+    backends.get(options.backend).check(options.target, options.opset)
+    _schedules(options)  # a damaged database is told before anything long runs
     return build_captured(capture_model(user, config, options), config, path, options)
 
 
@@ -142,46 +160,106 @@ def build_captured(
     Raises:
         UserError: The configuration or the target cannot be used; says why.
     """
-    backend, target = backends.get(options.backend), targets.get(options.target)
-    scheme = resolve(
-        config, captured.parameters, captured.values, captured.modules, captured.aliases
-    )
-    recipes = _recipes(captured, scheme, config)
-    choices = _choices(captured, scheme, config, recipes, backend)
+    backend = backends.get(options.backend)
     options.progress("passes", 0, 1)
-    graphs = pipeline.compile_entries(_graphs(captured), choices, options.dump_passes)
+    scheme, recipes, graphs = _finished(captured, config, options)
     full = _full_update(captured, config, backend)
     options.progress("passes", 1, 1)
-    entries, objects = _kernels(graphs, backend, target, options)
-    memory = plan.make_plan(entries)
-    plan.verify_plan(entries, memory)
     with tempfile.TemporaryDirectory(prefix="pockc-") as folder:
-        library = Path(folder) / "step.so"
-        options.progress("link", 0, 1)
-        machine = native.NativeTarget.of_llvm(target.triple)
-        native.link(memory, objects, library, machine, captured.micro_batches)
-        options.progress("link", 1, 1)
+        job = Job(
+            folder=Path(folder),
+            target=options.target,
+            threads=options.threads,
+            static=options.static,
+            schedules=_schedules(options),
+            micro_batches=captured.micro_batches,
+            values=captured.values,
+            optimizer_name=config.optimizer.name,
+            optimizer_options=_optimizer_options(config),
+            trained=scheme.trained,
+            opset=options.opset,
+            progress=options.progress,
+        )
         contents = artifact.Contents(
-            plan=memory,
-            library=library,
+            product=backend.emit(graphs, job),
             values=captured.values,
             buffers=_buffers(captured),
             graph_text="\n".join(print_graph(g, sources=True) for g in graphs.values()),
-            machine=artifact.machine_for(options.target, target.triple, target.mcpu),
             batch_rows=captured.rows,
             producer=f"pockc {__version__}",
             micro_batches=captured.micro_batches,
             aliases=captured.aliases,
             hidden=_hidden(captured),
             initial=_initial(recipes),
-            learning_rate=_learning_rate(config),
+            learning_rate=float(_optimizer_options(config)["lr"]),
             class_names=captured.class_names or (),
             input_values=input_ranges(captured),
             trained=_trained(captured, scheme),
             multiply_adds={n: _multiply_adds(g) for n, g in graphs.items()},
-            report=_report(captured, scheme, config, entries, memory, full),
+            report=_report(captured, scheme, config, graphs["train_step"], full),
         )
         return artifact.write_artifact(path, contents)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """All that is known of an artifact before a kernel is built.
+
+    Attributes:
+        scheme: What is trained.
+        recipes: The update of each trained parameter.
+        entries: The graphs as they will run, with their calls.
+        memory: Where every byte lies.
+        kernels: The kernels to build, by symbol, in the order of their names.
+    """
+
+    scheme: Scheme
+    recipes: Mapping[str, Recipe]
+    entries: tuple[plan.Entry, ...]
+    memory: plan.Plan
+    kernels: Mapping[str, Kernel]
+
+
+def plan_captured(
+    captured: Captured,
+    config: Config,
+    options: Options,
+    known: dict[tuple[object, ...], Recipe] | None = None,
+) -> Planned:
+    """Return the plan of a captured model; nothing is built.
+
+    Args:
+        captured: The model.
+        config: What is trained, and how.
+        options: The target; the kernels are those of `tvm`.
+        known: Traces of the optimizer to take from and add to, for many plans of one model.
+
+    Raises:
+        UserError: The configuration or the target cannot be used; says why.
+    """
+    scheme, recipes, graphs = _finished(captured, config, options, known)
+    threads = options.threads or targets.get(options.target).cores
+    kernels = native.plan_kernels(
+        tvm.BACKEND, graphs, options.target, threads, _schedules(options)
+    )
+    return Planned(scheme, recipes, kernels.entries, kernels.memory, kernels.kernels)
+
+
+def _finished(
+    captured: Captured,
+    config: Config,
+    options: Options,
+    known: dict[tuple[object, ...], Recipe] | None = None,
+) -> tuple[Scheme, Mapping[str, Recipe], Mapping[str, Graph]]:
+    """Return what is trained, the update of each, and the entries ready for a backend."""
+    backend = backends.get(options.backend)
+    scheme = resolve(
+        config, captured.parameters, captured.values, captured.modules, captured.aliases
+    )
+    recipes = _recipes(captured, scheme, config, known)
+    choices = _choices(captured, scheme, config, recipes, backend)
+    graphs = pipeline.compile_entries(_graphs(captured), choices, options.dump_passes)
+    return scheme, recipes, graphs
 
 
 def capture_model(user: UserModel, config: Config, options: Options) -> Captured:
@@ -213,12 +291,17 @@ def _graphs(captured: Captured) -> dict[str, Graph]:
     }
 
 
-def _recipes(captured: Captured, scheme: Scheme, config: Config) -> dict[str, Recipe]:
+def _recipes(
+    captured: Captured,
+    scheme: Scheme,
+    config: Config,
+    known: dict[tuple[object, ...], Recipe] | None = None,
+) -> dict[str, Recipe]:
     """Return the update of each trained parameter; one trace serves equal types."""
     from pockc.frontend.optimizers import recipe
 
     given = config.optimizer.spec
-    traced: dict[tuple[object, ...], Recipe] = {}
+    traced = {} if known is None else known
     recipes = {}
     for name, how in scheme.trained.items():
         whole = captured.parameters[name].type
@@ -230,11 +313,11 @@ def _recipes(captured: Captured, scheme: Scheme, config: Config) -> dict[str, Re
     return recipes
 
 
-def _learning_rate(config: Config) -> float:
-    """Return the rate that was given, or the optimizer's own default."""
+def _optimizer_options(config: Config) -> dict[str, Any]:
+    """Return all options of the optimizer, its own defaults where none are given."""
     from pockc.frontend.optimizers import resolve_optimizer
 
-    return float(resolve_optimizer(config.optimizer.spec)[1]["lr"])
+    return dict(resolve_optimizer(config.optimizer.spec)[1])
 
 
 def _choices(
@@ -255,6 +338,7 @@ def _choices(
         max_norm=config.clip_norm,
         micro_batches=captured.micro_batches,
         native=backend.native,
+        form=backend.form,
     )
 
 
@@ -270,23 +354,13 @@ def _full_update(captured: Captured, config: Config, backend: Backend) -> report
     return report.measure(graphs["train_step"], scheme, captured.parameters)
 
 
-def _kernels(
-    graphs: Mapping[str, Graph], backend: Backend, target: targets.Target, options: Options
-) -> tuple[list[plan.Entry], Mapping[str, bytes]]:
-    """Return what is to be planned, and an object file for each kernel."""
-    threads = options.threads or target.cores
-    entries: list[plan.Entry] = []
-    kernels: dict[str, Kernel] = {}
-    for name, graph in graphs.items():
-        selection = backend.select(graph, options.target, threads)
-        entries.append(plan.Entry(name, graph, selection.calls))
-        kernels |= selection.kernels
-    objects = backend.build(
-        [kernels[k] for k in sorted(kernels)],
-        options.target,
-        lambda done, total: options.progress("kernels", done, total),
-    )
-    return entries, objects
+def _schedules(options: Options) -> Mapping[str, Schedule] | None:
+    """Return the measured schedules for the machine and the threads, by kernel."""
+    if options.tuning_db is None:
+        return None
+    target = targets.get(options.target)
+    database = read_database(options.tuning_db)
+    return database.schedules(target.key, options.threads or target.cores)
 
 
 def _buffers(captured: Captured) -> frozenset[str]:
@@ -330,17 +404,14 @@ def _report(
     captured: Captured,
     scheme: Scheme,
     config: Config,
-    entries: Sequence[plan.Entry],
-    memory: plan.Plan,
+    train_step: Graph,
     full: report.Cost,
 ) -> dict[str, Any]:
     """Return what `inspect` shows, as JSON values."""
-    cost = report.measure(entries[0].graph, scheme, captured.parameters)
+    cost = report.measure(train_step, scheme, captured.parameters)
     return {
         "loss": captured.loss,
         "optimizer": {"name": config.optimizer.name, **config.optimizer.options},
         "scheme": report.scheme_data(scheme, captured.parameters),
         "savings": report.savings_data(cost, full),
-        "memory": plan.report_data(plan.memory_report(entries, memory)),
-        "kernels": plan.kernel_calls(memory),
     }

@@ -1,7 +1,7 @@
 """Runs artifacts: train, evaluate, predict. Needs numpy and nothing else.
 
-The work is done by the C library inside the artifact; `include/pock_core.h` is its interface, and
-README.md tells how memory is laid out and in which order things are called.
+The work is done by the C library inside the artifact; `include/pock_core.h` is its interface,
+and README.md tells how memory is laid out and in which order things are called.
 """
 
 from __future__ import annotations

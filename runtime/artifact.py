@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -21,12 +21,11 @@ from pockc.runtime.evaluation import evaluate
 from pockc.runtime.files import replaced_file, replaced_folder
 from pockc.runtime.frozen import FrozenFile, write_frozen
 from pockc.runtime.inputs import check_inputs, padded, row_count, sliced
-from pockc.runtime.library import Entry, Library, Memory, empty_outputs
+from pockc.runtime.library import Entry, Memory, empty_outputs
 from pockc.runtime.manifest import (
     FROZEN_FILE,
     MANIFEST_FILE,
     STATE_FILE,
-    STEP_FILE,
     EntrySpec,
     FileSpec,
     InputSpec,
@@ -40,12 +39,17 @@ from pockc.runtime.opening import (
     read_manifest,
     sha256_of,
 )
+from pockc.runtime.program import Program, Provider, open_program
 from pockc.runtime.state import State
 from pockc.runtime.training import History, TrainOptions, train
 
 
 def load(
-    path: str | Path, threads: int | None = None, *, owns_folder: bool = False
+    path: str | Path,
+    threads: int | None = None,
+    *,
+    owns_folder: bool = False,
+    providers: Sequence[Provider] | None = None,
 ) -> Artifact:
     """Open an artifact.
 
@@ -53,6 +57,8 @@ def load(
         path: The folder, `name.pock`.
         threads: Threads that run kernels; None is one per processor that may be used.
         owns_folder: Delete the folder when the artifact is closed.
+        providers: Execution providers of ONNX Runtime, for artifacts of ONNX models: names as
+            "cuda", or pairs of a name and options.
 
     Raises:
         UserError: It is no artifact, damaged, of another version or for another machine, or
@@ -63,7 +69,7 @@ def load(
     check_machine(folder, manifest.machine)
     check_files(folder, manifest)
     frozen = FrozenFile.open(folder / FROZEN_FILE)
-    library = Library(folder / STEP_FILE, threads, (frozen.path, frozen.data_begin))
+    library = open_program(folder, manifest, frozen, threads, providers)
     try:
         frozen.check(library)
         artifact = Artifact(folder, manifest, library, frozen)
@@ -86,7 +92,7 @@ class Artifact:
     """
 
     def __init__(
-        self, path: Path, manifest: Manifest, library: Library, frozen: FrozenFile
+        self, path: Path, manifest: Manifest, library: Program, frozen: FrozenFile
     ) -> None:
         """Wrap an open library; `load` is the way to get one."""
         self.path = path
@@ -113,7 +119,7 @@ class Artifact:
         """Give its memory back. Nothing can be run afterwards; closing twice does nothing."""
         self._close()
 
-    def _open_library(self) -> Library:
+    def _open_library(self) -> Program:
         if not self._library.is_open:
             what = f"the artifact {self.path} is closed"
             raise UserError(Problem("closed", what, fix="open it again: pockc.load"))
@@ -399,7 +405,7 @@ def _take(source: Path, target: Path, *, same: bool) -> None:
         with contextlib.suppress(OSError):
             os.link(source, target)
             return
-    shutil.copyfile(source, target)
+    shutil.copy(source, target)  # with its mode: an artifact also holds programs
 
 
 def _with_file(manifest: Manifest, path: Path) -> Manifest:

@@ -10,6 +10,7 @@ import numpy as np
 from pockc.errors import Problem, UserError
 from pockc.runtime.dtypes import Array
 from pockc.runtime.manifest import InputSpec
+from pockc.runtime.order import rows_at
 
 Batches = tuple[Any, ...] | Mapping[str, Any] | Iterable[Any] | Callable[[], Iterable[Any]]
 """One tuple, or dict by input name, of arrays with all rows; or batches of such, in an iterable
@@ -142,9 +143,8 @@ class Epochs:
                     yield in_order(self._specs, batch)
             return
         total = rows_of(self._specs, self._arrays)
-        order = np.arange(total)
-        if self._seed is not None:
-            order = np.random.default_rng([self._seed, epoch]).permutation(total)
         for i in range(skip, total // self._rows):
-            rows = order[i * self._rows : (i + 1) * self._rows]
+            rows = np.arange(i * self._rows, (i + 1) * self._rows)
+            if self._seed is not None:
+                rows = rows_at(total, self._seed, epoch, rows)
             yield take_rows(self._specs, self._arrays, rows)

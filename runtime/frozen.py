@@ -24,7 +24,8 @@ import numpy as np
 
 from pockc.errors import Problem, UserError
 from pockc.runtime.dtypes import BY_NAME, Array
-from pockc.runtime.library import Library, Tensor
+from pockc.runtime.library import Tensor
+from pockc.runtime.program import Program
 from pockc.runtime.safetensors import (
     Header,
     NewTensor,
@@ -122,7 +123,7 @@ class FrozenFile:
         """Return the tensors by name, each in the shape in which the file has it."""
         return {n: t for n, t in self.header.tensors.items() if not n.startswith(_PAD)}
 
-    def check(self, library: Library) -> None:
+    def check(self, library: Program) -> None:
         """Check that the program finds its tensors where it looks for them.
 
         Raises:
@@ -137,7 +138,7 @@ class FrozenFile:
                     self.path, f"'{tensor.name}' is not where the program reads it"
                 )
 
-    def _fits(self, library: Library, tensor: Tensor, stored: StoredTensor) -> bool:
+    def _fits(self, library: Program, tensor: Tensor, stored: StoredTensor) -> bool:
         order = self.orders.get(tensor.name)
         shape = _kept_shape(tensor.shape, order)
         offset = stored.begin - self.data_begin
@@ -155,17 +156,18 @@ class FrozenFile:
             array if order is None else np.ascontiguousarray(array.transpose(np.argsort(order)))
         )
 
-    def unread(self, library: Library) -> dict[str, StoredTensor]:
+    def unread(self, library: Program) -> dict[str, StoredTensor]:
         """Return the model's tensors that no step reads."""
         known = {t.name for t in library.tensors}
         return {n: t for n, t in self.tensors().items() if n not in known}
 
-    def rewritten(self, library: Library) -> Iterator[FrozenTensor]:
+    def rewritten(self, library: Program) -> Iterator[FrozenTensor]:
         """Yield what a new file holds: the program's tensors as they are now, the others."""
         for tensor in library.tensors:
             if tensor.frozen:
                 shape = _kept_shape(tensor.shape, tensor.order)
-                chunks = (library.memory_of(tensor),) if tensor.nbytes else ()
+                memory = library.memory_of(tensor)
+                chunks = () if memory is None or not tensor.nbytes else (memory,)
                 new = NewTensor(tensor.name, tensor.element, shape, chunks)
                 yield FrozenTensor(new, library.frozen_offset(tensor), tensor.order)
         for stored in self.unread(library).values():

@@ -239,6 +239,13 @@ class Library:
             found.append(((kernel.value or b"").decode(), (node.value or b"").decode()))
         return found
 
+    def set_step_hook(self, hook: Any) -> None:  # noqa: ANN401  a ctypes function
+        """Let a C function be called after every kernel; None ends that."""
+        function = self._dll.pk_set_step_hook
+        function.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+        address = None if hook is None else ctypes.cast(hook, ctypes.c_void_p)
+        function(self._context, address, None)
+
     def memory_of(self, tensor: Tensor) -> memoryview:
         """Return the memory of a tensor of the state, in its own order."""
         pointer = ctypes.c_void_p()

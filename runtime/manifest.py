@@ -20,6 +20,11 @@ STEP_FILE = "step.so"
 STATE_FILE = "state.safetensors"
 FROZEN_FILE = "frozen.safetensors"
 GRAPH_FILE = "graph.txt"
+NATIVE = "native"
+ONNX = "onnx"
+ORT_TRAINING = "ort-training"
+ANY = "any"
+"""Architecture and system of a machine of which nothing is needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +84,21 @@ class OutputSpec:
 
 @dataclass(frozen=True, slots=True)
 class EntrySpec:
-    """An entry point: what goes in, what comes out, and what it takes."""
+    """An entry point: what goes in, what comes out, and what it takes.
+
+    Attributes:
+        inputs: Arrays that the caller gives.
+        outputs: Arrays that the caller gets.
+        reads: Tensors of the state that it needs.
+        writes: Tensors of the state that it renews.
+        in_place: Those of `writes` whose new value may be written over the old one.
+    """
 
     inputs: tuple[InputSpec, ...]
     outputs: tuple[OutputSpec, ...]
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+    in_place: tuple[str, ...] = ()
     steps: int = 0
     arena_bytes: int = 0
     lower_bound_bytes: int = 0
@@ -150,6 +166,8 @@ class Manifest:
         producer: Name and version of the compiler.
         machine: Where it runs.
         batch_rows: Rows of one `train_step`.
+        program: What the artifact is run by: `native` is a library with its own runtime, `onnx`
+            is models for ONNX Runtime, `ort-training` models for its training API.
         micro_batches: Calls of the entry `train_step` that make one step.
         entries: `train_step`, `evaluate`, `predict` and, with micro-batches, `apply_update`.
         tensors: The model's tensors under their own names, and the optimizer's.
@@ -167,6 +185,7 @@ class Manifest:
     batch_rows: int
     entries: Mapping[str, EntrySpec]
     tensors: Mapping[str, TensorSpec]
+    program: str = NATIVE
     micro_batches: int = 1
     aliases: Mapping[str, str] = field(default_factory=dict)
     learning_rate: float = 0.0

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pockc.errors import Problem, UserError
 from pockc.runtime.manifest import (
+    ANY,
     FORMAT,
     FORMAT_VERSION,
     MANIFEST_FILE,
@@ -135,10 +136,11 @@ def check_machine(folder: Path, machine: Machine) -> None:
     Raises:
         UserError: [artifact-target] It is for another processor or system.
     """
-    arch, system = os.uname().machine, sys.platform
+    arch, system = _instruction_set(), sys.platform
     made_for = f"{folder} was compiled for target '{machine.target}'"
     fix = "compile the model for this machine: --target"
-    if (machine.arch, machine.system) != (arch, system):
+    wrong = machine.arch not in (arch, ANY) or machine.system not in (system, ANY)
+    if wrong:
         what = f"{made_for} ({machine.arch}, {machine.system}), this is {arch}, {system}"
         raise UserError(Problem("artifact-target", what, fix=fix))
     present = cpu_features()
@@ -146,6 +148,13 @@ def check_machine(folder: Path, machine: Machine) -> None:
     if present and lacking:
         what = f"{made_for}, whose code needs what this processor lacks: {', '.join(lacking)}"
         raise UserError(Problem("artifact-target", what, fix=fix))
+
+
+def _instruction_set() -> str:
+    """Return what this process runs: a 64-bit Arm system also runs 32-bit programs."""
+    machine = os.uname().machine
+    is_arm32 = machine in ("armv7l", "armv8l", "aarch64") and sys.maxsize < 1 << 32
+    return "armv7l" if is_arm32 else machine
 
 
 def cpu_features() -> frozenset[str]:

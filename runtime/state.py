@@ -16,8 +16,9 @@ import numpy as np
 from pockc.errors import Problem, UserError
 from pockc.runtime.dtypes import BY_NAME, Array, array_from, raw_from
 from pockc.runtime.frozen import FrozenFile, copied
-from pockc.runtime.library import Library, Tensor
+from pockc.runtime.library import Tensor
 from pockc.runtime.manifest import FROZEN_FILE, Manifest
+from pockc.runtime.program import Program
 from pockc.runtime.safetensors import (
     CHUNK_BYTES,
     Header,
@@ -39,12 +40,13 @@ FROZEN_KEY = "pock.frozen"
 _STORED_METADATA = {"format": "pt"}
 
 
-def fill(library: Library, tensor: Tensor, file: BinaryIO, stored: StoredTensor) -> None:
+def fill(library: Program, tensor: Tensor, file: BinaryIO, stored: StoredTensor) -> None:
     """Read a tensor from a file into its memory."""
-    if tensor.order is None and not tensor.frozen:
+    memory = library.memory_of(tensor)
+    if memory is not None and tensor.order is None and not tensor.frozen:
         file.seek(stored.begin)
         if tensor.nbytes:
-            read_into(file, library.memory_of(tensor))
+            read_into(file, memory)
         return
     first = 0
     for piece in read_chunks(file, stored):
@@ -52,20 +54,24 @@ def fill(library: Library, tensor: Tensor, file: BinaryIO, stored: StoredTensor)
         first += piece.size
 
 
-def clear(library: Library, tensor: Tensor) -> None:
+def clear(library: Program, tensor: Tensor) -> None:
     """Set a tensor to zero."""
     memory = library.memory_of(tensor)
+    if memory is None:
+        library.write(tensor, 0, np.zeros(tensor.shape, tensor.element.numpy))
+        return
     zeros = bytes(min(CHUNK_BYTES, tensor.nbytes))
     for begin in range(0, tensor.nbytes, CHUNK_BYTES):
         end = min(begin + CHUNK_BYTES, tensor.nbytes)
         memory[begin:end] = zeros[: end - begin]
 
 
-def pieces(library: Library, tensor: Tensor) -> Iterator[memoryview]:
+def pieces(library: Program, tensor: Tensor) -> Iterator[memoryview]:
     """Yield the bytes of a tensor in logical order; a piece is valid until the next one."""
-    if tensor.order is None:
+    memory = library.memory_of(tensor)
+    if memory is not None and tensor.order is None:
         if tensor.nbytes:
-            yield library.memory_of(tensor)
+            yield memory
         return
     count = CHUNK_BYTES // tensor.element.nbytes
     buffer = np.empty(count, tensor.element.numpy)
@@ -75,7 +81,7 @@ def pieces(library: Library, tensor: Tensor) -> Iterator[memoryview]:
         yield piece.data.cast("B")
 
 
-def array_of(library: Library, tensor: Tensor) -> Array:
+def array_of(library: Program, tensor: Tensor) -> Array:
     """Return a copy of a tensor in its logical shape."""
     raw = np.empty(tensor.shape, tensor.element.numpy)
     library.read(tensor, 0, raw)
@@ -91,7 +97,7 @@ class State:
     """
 
     def __init__(
-        self, library: Library, manifest: Manifest, source: Path, frozen: FrozenFile
+        self, library: Program, manifest: Manifest, source: Path, frozen: FrozenFile
     ) -> None:
         """Keep what is needed; nothing is read.
 

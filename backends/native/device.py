@@ -1,6 +1,7 @@
 """The device's part of the runtime: `libpock.so` and the command `pock-run`, for a target.
 
-Both are built once for a target and kept; an artifact holds neither.
+Both are built once for a target and kept; every artifact gets a copy, so that its folder is all
+that a bare board needs. A static artifact has instead one program with the model's code in it.
 """
 
 from __future__ import annotations
@@ -8,18 +9,22 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import pockc.runtime
-from pockc.backends.native.link import HOST, NativeTarget
+from pockc.backends.native.link import HOST, NativeTarget, write_program
 from pockc.backends.native.zig import cache_folder, run_zig
+from pockc.plan.types import Plan
 
 LIBRARY = "libpock.so"
 COMMAND = "pock-run"
+HEADERS = ("pock.h", "pock_core.h")
 
 _COMPILE = (
     "-std=c11",
     "-D_POSIX_C_SOURCE=200809L",
+    "-D_FILE_OFFSET_BITS=64",  # 32-bit boards have large files too
     "-Os",
     "-fPIC",
     "-fvisibility=hidden",
@@ -42,12 +47,12 @@ def runtime_folder() -> Path:
 def library_sources() -> list[Path]:
     """Return the sources of `libpock`. A static build adds `src` and the plan's tables."""
     source = runtime_folder()
-    return [*sorted((source / "device").glob("*.c")), source / "src" / "status.c"]
+    return [*_sources("device"), source / "src" / "status.c"]
 
 
 def command_sources() -> list[Path]:
     """Return the sources of `pock-run`, without those of the library."""
-    return sorted((runtime_folder() / "cli").glob("*.c"))
+    return _sources("cli")
 
 
 def include_flags() -> tuple[str, ...]:
@@ -76,11 +81,75 @@ def build_device(folder: Path, target: NativeTarget = HOST) -> tuple[Path, Path]
     return folder / LIBRARY, folder / COMMAND
 
 
+def copy_headers(folder: Path) -> tuple[Path, ...]:
+    """Copy the headers of `libpock` to a folder; return their paths."""
+    include = runtime_folder() / "include"
+    return tuple(Path(shutil.copy(include / h, folder / h)) for h in HEADERS)
+
+
+def link_static(
+    plan: Plan,
+    objects: Mapping[str, bytes],
+    step_hash: str,
+    out: Path,
+    target: NativeTarget,
+    micro_batches: int = 1,
+) -> None:
+    """Write `pock-run` as one static program that holds the kernels and the plan.
+
+    Args:
+        plan: As for `link`; so are `objects` and `micro_batches`.
+        objects: See there.
+        step_hash: SHA-256 of the artifact's `step.so`, by which the program knows its artifact.
+        out: Where the program goes.
+        target: A platform whose libc can be linked statically: `of_llvm(..., static=True)`.
+        micro_batches: See there.
+
+    Raises:
+        UserError: [no-zig] The linker is not installed.
+        InternalError: [zig-failed] It failed.
+    """
+    runtime = _static_runtime(target)
+    with tempfile.TemporaryDirectory(prefix="pockc-link-") as name:
+        folder = Path(name)
+        identity = f'const char pock_static_step_hash[] = "{step_hash}";\n'
+        (folder / "identity.c").write_text(identity, encoding="utf-8")
+        program = write_program(folder, plan, objects, target, micro_batches)
+        common = ("cc", "-target", target.triple, *_COMPILE, *_LINK, "-static")
+        inputs = ("identity.c", program, str(runtime), "-lm", "-lpthread", "-o", COMMAND)
+        run_zig((*common, *inputs), folder)
+        shutil.copy(folder / COMMAND, out)
+
+
+def _static_runtime(target: NativeTarget) -> Path:
+    """Return one object of all parts of the runtime, from the cache if it is there."""
+    kept = cache_folder() / "device" / _key(target)
+    made = kept / "static.o"
+    if not made.exists():
+        kept.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="build-", dir=kept) as name:
+            folder = Path(name)
+            sources = map(str, (*library_sources(), *command_sources(), *_core_sources()))
+            common = ("cc", "-target", target.triple, *_COMPILE, *include_flags())
+            run_zig((*common, "-DPOCK_STATIC", "-r", *sources, "-o", "static.o"), folder)
+            (folder / "static.o").replace(made)
+    return made
+
+
+def _core_sources() -> list[Path]:
+    """Return what is in `step.so` besides the plan, and not in the library."""
+    return [f for f in _sources("src") if f not in library_sources()]
+
+
+def _sources(part: str) -> list[Path]:
+    return sorted((runtime_folder() / part).glob("*.c"))
+
+
 def _key(target: NativeTarget) -> str:
     source = runtime_folder()
     key = hashlib.sha256(f"{target.triple} {_COMPILE} {_LINK}".encode())
     headers = [f for d in ("include", "src", "device", "cli") for f in (source / d).glob("*.h")]
-    for file in [*library_sources(), *command_sources(), *sorted(headers)]:
+    for file in [*library_sources(), *command_sources(), *_core_sources(), *sorted(headers)]:
         key.update(file.name.encode() + file.read_bytes())
     return key.hexdigest()[:32]
 

@@ -24,6 +24,7 @@ from pockc.plan.types import Plan
 _COMPILE = (
     "-std=c11",
     "-D_POSIX_C_SOURCE=200809L",
+    "-D_FILE_OFFSET_BITS=64",
     "-fPIC",
     "-fvisibility=hidden",
     "-ffunction-sections",
@@ -42,22 +43,33 @@ _LINK = (
 _EXPORTS = "{ global: pk_*; local: *; };\n"
 
 
+# The oldest libc that zig has for every target, and older than that of any board in use: a
+# Jetson Nano has 2.27.
+_GLIBC = "2.17"
+
+
 @dataclass(frozen=True, slots=True)
 class NativeTarget:
     """What the linker must know of the machine.
 
     Attributes:
-        triple: Zig's name of the platform, as `aarch64-linux-gnu.2.28`.
+        triple: Zig's name of the platform, as `aarch64-linux-gnu.2.17`.
     """
 
     triple: str
 
     @classmethod
-    def of_llvm(cls, triple: str) -> NativeTarget:
-        """Return the target of an LLVM triple; a GNU one gets an old libc that boards have."""
-        arch, _, rest = triple.partition("-")
-        system = "linux-musl" if rest.endswith("musl") else "linux-gnu.2.28"
-        return cls(f"{arch}-{system}")
+    def of_llvm(cls, triple: str, *, static: bool = False) -> NativeTarget:
+        """Return the target of an LLVM triple.
+
+        Args:
+            triple: As `aarch64-linux-gnu`.
+            static: For a program that contains its libc, which is musl's.
+        """
+        arch, _, system = triple.partition("-")
+        abi = "eabihf" if system.endswith("eabihf") else ""
+        libc = f"musl{abi}" if static or "musl" in system else f"gnu{abi}.{_GLIBC}"
+        return cls(f"{'arm' if arch.startswith('armv7') else arch}-linux-{libc}")
 
 
 HOST = NativeTarget.of_llvm(f"{os.uname().machine}-linux-gnu")
@@ -87,18 +99,30 @@ def link(
     with tempfile.TemporaryDirectory(prefix="pockc-link-") as name:
         folder = Path(name)
         (folder / "exports.map").write_text(_EXPORTS, encoding="utf-8")
-        (folder / "plan.c").write_text(table_source(plan, micro_batches), encoding="utf-8")
-        include = ("-I", str(_runtime_folder() / "include"))
-        compiled = ("-c", "-O1", *_COMPILE, *include, "plan.c", "-o", "plan.o")
-        run_zig(("cc", "-target", target.triple, *compiled), folder)
-        files = [f"k{i}.o" for i, _ in enumerate(sorted(objects))]
-        for file, key in zip(files, sorted(objects), strict=True):
-            (folder / file).write_bytes(objects[key])
-        # A response file: thousands of kernels are too many for a command line.
-        (folder / "files").write_text("\n".join(["plan.o", *files]), encoding="utf-8")
-        inputs = (*(str(o) for o in runtime), "@files", "-lm", "-lpthread")
+        program = write_program(folder, plan, objects, target, micro_batches)
+        inputs = (*(str(o) for o in runtime), program, "-lm", "-lpthread")
         run_zig(("cc", "-target", target.triple, *_LINK, *inputs, "-o", "step.so"), folder)
         out.write_bytes((folder / "step.so").read_bytes())
+
+
+def write_program(
+    folder: Path,
+    plan: Plan,
+    objects: Mapping[str, bytes],
+    target: NativeTarget,
+    micro_batches: int,
+) -> str:
+    """Write a plan's tables and kernels to a folder as objects; return a linker's input."""
+    (folder / "plan.c").write_text(table_source(plan, micro_batches), encoding="utf-8")
+    include = ("-I", str(_runtime_folder() / "include"))
+    compiled = ("-c", "-O1", *_COMPILE, *include, "plan.c", "-o", "plan.o")
+    run_zig(("cc", "-target", target.triple, *compiled), folder)
+    files = [f"k{i}.o" for i, _ in enumerate(sorted(objects))]
+    for file, key in zip(files, sorted(objects), strict=True):
+        (folder / file).write_bytes(objects[key])
+    # A response file: thousands of kernels are too many for a command line.
+    (folder / "files").write_text("\n".join(["plan.o", *files]), encoding="utf-8")
+    return "@files"
 
 
 def _runtime_folder() -> Path:

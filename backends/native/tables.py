@@ -181,6 +181,8 @@ def _tensor_rows(plan: Plan, types: _Types) -> list[str]:
             flags.append("PK_GRAD_SUM")
         if slot.space is Space.FROZEN:
             flags.append("PK_FROZEN")
+        if slot.gathered:
+            flags.append("PK_GATHERED")
         name, kind = tensor_name(slot.key), _state_kind(slot.key)
         rows.append(types.row(name, kind, slot.type, " | ".join(flags) or "0u", slot.place))
     return rows

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
-from pockc.backends.base import Kernel, Progress, Selection
+from pockc.backends import native
+from pockc.backends.base import Job, Kernel, Progress, Selection
+from pockc.backends.schedule import Schedule
 from pockc.backends.tvm import targets
 from pockc.errors import Problem, UserError
 from pockc.ir.graph import Graph
+from pockc.passes.pipeline import Form
+from pockc.plan.product import Product
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +30,50 @@ class TvmBackend:
 
         return NATIVE
 
-    def select(self, graph: Graph, target: str = "host", threads: int = 2) -> Selection:
+    @property
+    def form(self) -> Form:
+        """One node per kernel, in the order in which they run."""
+        return Form.KERNELS
+
+    def check(self, target: str, opset: int | None) -> None:  # noqa: ARG002
+        """Check that TVM is there and the target is known."""
+        _need_tvm()
+        targets.get(target)
+
+    def emit(self, graphs: Mapping[str, Graph], job: Job) -> Product:
+        """Return the library of an artifact."""
+        target = targets.get(job.target)
+        features = targets.required_features(target)
+        machine = native.machine_for(target.name, target.triple, target.mcpu, features)
+        return native.emit(self, graphs, job, machine, job.threads or target.cores)
+
+    @property
+    def version(self) -> str:
+        """Changes with everything that the code of a kernel depends on."""
+        _need_tvm()
+        from pockc.backends.tvm.cache import version
+
+        return version()
+
+    def select(
+        self,
+        graph: Graph,
+        target: str = "host",
+        threads: int = 2,
+        schedules: Mapping[str, Schedule] = MappingProxyType({}),
+    ) -> Selection:
         """Choose a kernel for every node that needs one."""
         _need_tvm()
         from pockc.backends.tvm.select import select
 
-        return select(graph, targets.get(target), threads)
+        return select(graph, targets.get(target), threads, schedules)
+
+    def candidates(self, kernel: Kernel, target: str = "host") -> Sequence[Kernel]:
+        """Return kernels that differ from one in their schedule, each with its own symbol."""
+        _need_tvm()
+        from pockc.backends.tvm.candidates import candidates
+
+        return candidates(kernel, targets.get(target))
 
     def build(
         self,

@@ -9,7 +9,7 @@ kept in a workspace. So every body is correct, and the four classes of the READM
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pockc import ops
@@ -98,6 +98,17 @@ def _expect(scope: Scope, target: Stored, index: Index) -> None:
         scope.code.emit(target.memory.prefetch(place, write=True))
 
 
+def _expect_all(scope: Scope, result: Stored, operands: Iterable[Stored], index: Index) -> None:
+    """Ask for the lines of a result and of the operands of its shape, each memory once."""
+    _expect(scope, result, index)
+    others = {id(o.memory): o for o in operands if o.type.shape == result.type.shape}
+    others.pop(id(result.memory), None)
+    for operand in others.values():
+        if operand.type.nbytes >= FAR_BYTES:
+            place = _place(scope, operand, index)
+            scope.code.emit(operand.memory.prefetch(place))
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Store:
     """Puts elements straight into memory."""
@@ -157,9 +168,10 @@ class Epilogue:
         scope.code.emit(self.result.memory.store(_place(scope, self.result, index), found))
 
     def expect(self, scope: Scope, index: Index) -> None:
-        """Ask for the line of an element; after a permutation it is not worth the search."""
-        if not self.path:
-            _expect(scope, self.result, index)
+        """Ask for the lines of an element; after a permutation it is not worth the search."""
+        leaves = elementwise_leaves(self.values, self.output, self.anchor.name)
+        if not self.path and leaves is not None:
+            _expect_all(scope, self.result, leaves.values(), index)
 
     def merged(self, groups: Sequence[Sequence[int]]) -> Sink | None:
         """Return the epilogue over fewer dimensions, if all it reads can be read so."""
@@ -194,8 +206,8 @@ class _Merged:
         scope.code.emit(self.result.memory.store(_place(scope, self.result, index), found))
 
     def expect(self, scope: Scope, index: Index) -> None:
-        """Ask for the line of an element."""
-        _expect(scope, self.result, index)
+        """Ask for the lines of an element and of the operands beside it."""
+        _expect_all(scope, self.result, self.values.leaves.values(), index)
 
     def merged(self, groups: Sequence[Sequence[int]]) -> Sink | None:  # noqa: ARG002
         """Return nothing: it is merged already."""

@@ -31,6 +31,9 @@ def tvm_target(target: Target) -> Any:  # noqa: ANN401
     options: dict[str, Any] = {"kind": "llvm", "mtriple": target.triple, "mcpu": target.mcpu}
     if target.features:
         options["mattr"] = list(target.features)
+    if target.triple.endswith("hf"):
+        # TVM does not ask the triple, and would pass a float to `floorf` as an integer.
+        options["mfloat-abi"] = "hard"
     found = tvm.target.Target(options)
     return found.with_host(found)
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from tvm import tirx
 
 from pockc.backends.base import Lowerings
+from pockc.backends.schedule import DEFAULT, Choice, Schedule
 from pockc.backends.tvm.targets import Target
 from pockc.backends.tvm.tir import Code, Expr, Memory, argument
 from pockc.backends.tvm.values import (
@@ -22,11 +23,26 @@ from pockc.backends.tvm.values import (
     Stored,
     stored,
 )
+from pockc.errors import Problem, UserError
 from pockc.ir.graph import Node
 from pockc.ir.types import DType, TensorType
 
 PARALLEL_WORK = 1 << 15
 """Least work, in elements touched, that is worth waking the other threads for."""
+
+PARALLEL_WORKS = (1 << 13, 1 << 18, 1 << 21)
+"""What else may be tried."""
+
+
+T = TypeVar("T", bound=Choice)
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A choice that a generator made: what was chosen, and what could be instead."""
+
+    chosen: Choice
+    others: tuple[Choice, ...]
 
 
 class Sink(Protocol):
@@ -59,13 +75,54 @@ class Builder:
         threads: The number of parts into which static partitions divide the work.
         code: The statements so far.
         workspaces: The workspaces so far, which become arguments.
+        schedule: Choices that were measured.
+        offered: The choices made so far.
     """
 
     target: Target
     threads: int
     code: Code = field(default_factory=Code)
     workspaces: list[Memory] = field(default_factory=list)
+    schedule: Schedule = DEFAULT
+    offered: dict[str, Offer] = field(default_factory=dict)
     _taken: list[Memory] = field(default_factory=list)
+
+    def choose(self, name: str, usual: T, options: Iterable[T]) -> T:
+        """Return what the schedule has for a choice, or the usual.
+
+        Args:
+            name: A field of `Schedule`.
+            usual: The generator's own rule.
+            options: What can be chosen; the usual need not be among them. What is offered
+                changes speed and rounding only.
+
+        A kernel of several loops may make a choice several times, each with its own options;
+        loops that do not have the schedule's take the usual.
+        """
+        options = dict.fromkeys((usual, *options))
+        wanted = getattr(self.schedule, name)
+        chosen = next((o for o in options if o == wanted), usual)
+        before = self.offered.get(name)
+        others = (*(() if before is None else before.others), *options)
+        if before is not None and before.chosen == wanted:
+            self.offered[name] = Offer(before.chosen, _without(others, before.chosen))
+        else:
+            self.offered[name] = Offer(chosen, _without(others, chosen))
+        return chosen
+
+    def check_schedule(self) -> None:
+        """Check, when the kernel is written, that all that the schedule has was chosen.
+
+        Raises:
+            UserError: [unknown-choice] The generator does not offer it.
+        """
+        problems = [
+            _unknown_choice(name, wanted, self.offered.get(name))
+            for name, wanted in self.schedule.choices.items()
+            if name not in self.offered or self.offered[name].chosen != wanted
+        ]
+        if problems:
+            raise UserError(*problems)
 
     def scope(self) -> Scope:
         """Return a scope that knows nothing yet."""
@@ -167,7 +224,10 @@ class Builder:
 
     def kind(self, work: int) -> str:
         """Return whether a loop over so much work should be parallel."""
-        return "parallel" if work >= PARALLEL_WORK and self.threads > 1 else "serial"
+        if self.threads == 1:
+            return "serial"
+        least = self.choose("parallel_work", PARALLEL_WORK, PARALLEL_WORKS)
+        return "parallel" if work >= least else "serial"
 
     @contextmanager
     def parts(self, total: int, work: int) -> Iterator[tuple[Expr, Expr, Expr]]:
@@ -258,6 +318,21 @@ class Builder:
             self.code.rewind(place)
             with self.code.loop(n, self.kind(work)) as i:
                 element(self.scope(), i)
+
+
+def _without(options: Iterable[Choice], one: Choice) -> tuple[Choice, ...]:
+    return tuple(o for o in dict.fromkeys(options) if o != one)
+
+
+def _unknown_choice(name: str, wanted: Choice, offer: Offer | None) -> Problem:
+    known = "no such choice"
+    if offer is not None:
+        known = ", ".join(map(str, (offer.chosen, *offer.others)))
+    return Problem(
+        "unknown-choice",
+        f"a kernel's schedule has {name}={wanted}; its generator offers {known}",
+        fix="tune again with this version of pockc, or compile without the tuning database",
+    )
 
 
 def _store(scope: Scope, target: Stored, source: Source, index: Index) -> None:

@@ -32,7 +32,10 @@ def folder() -> Path:
 
 def key(kernel: Kernel, target: Target) -> str:
     """Return the name under which a kernel is kept."""
-    parts = (version(), target.key, str(kernel.threads), kernel.symbol, kernel.text)
+    parts = (
+        *(version(), target.key, str(kernel.threads), str(kernel.schedule)),
+        *(kernel.symbol, kernel.text),
+    )
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -59,6 +62,16 @@ def write(name: str, workspace_bytes: tuple[int, ...], code: bytes) -> None:
     try:
         place.mkdir(parents=True, exist_ok=True)
         _put(place / f"{name}.o", code)
+    except OSError:
+        return
+    write_workspaces(name, workspace_bytes)
+
+
+def write_workspaces(name: str, workspace_bytes: tuple[int, ...]) -> None:
+    """Keep what a plan must know of a kernel that was not built."""
+    place = folder() / name[:2]
+    try:
+        place.mkdir(parents=True, exist_ok=True)
         _put(place / f"{name}.json", json.dumps(list(workspace_bytes)).encode())
     except OSError:
         return

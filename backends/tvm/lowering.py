@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pockc.backends.base import Kernel
 from pockc.backends.tvm import kernels
 from pockc.backends.tvm.body import emit_body
-from pockc.backends.tvm.builder import Builder, lower
+from pockc.backends.tvm.builder import Builder, Offer, lower
 from pockc.backends.tvm.targets import Target
 from pockc.backends.tvm.tir import Code, Memory, argument, c_function
 from pockc.backends.tvm.values import inline, stored
@@ -31,10 +32,12 @@ class Lowered:
     Attributes:
         function: TVM's function.
         workspace_bytes: Size of each workspace argument.
+        offered: The choices that its generator made: what was chosen and the alternatives.
     """
 
     function: Any
     workspace_bytes: tuple[int, ...]
+    offered: Mapping[str, Offer]
 
 
 def lower_kernel(kernel: Kernel, target: Target) -> Lowered:
@@ -42,9 +45,8 @@ def lower_kernel(kernel: Kernel, target: Target) -> Lowered:
     node = kernel.node
     body = body_of(kernel)
     sizes = [t.size for t in (*kernel.operands, node.type)]
-    b = Builder(
-        target, kernel.threads, Code(index_dtype="int32" if max(sizes) < 1 << 31 else "int64")
-    )
+    code = Code(index_dtype="int32" if max(sizes) < 1 << 31 else "int64")
+    b = Builder(target, kernel.threads, code, schedule=kernel.schedule)
     operands = [argument(f"operand{i}", t.size, t.dtype) for i, t in enumerate(kernel.operands)]
     inplace = node.attrs.get("inplace")
     arguments: list[Memory] = list(operands)
@@ -59,8 +61,9 @@ def lower_kernel(kernel: Kernel, target: Target) -> Lowered:
         [stored(t, m) for t, m in zip(kernel.operands, operands, strict=True)],
         stored(node.type, result),
     )
+    b.check_schedule()
     function = c_function(kernel.symbol, [*arguments, *b.workspaces], b.code.finish())
-    return Lowered(function, tuple(w.nbytes for w in b.workspaces))
+    return Lowered(function, tuple(w.nbytes for w in b.workspaces), b.offered)
 
 
 def body_of(kernel: Kernel) -> Graph:

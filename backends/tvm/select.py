@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from pockc.backends.base import (
@@ -12,6 +13,7 @@ from pockc.backends.base import (
     needs_kernel,
     unlowered,
 )
+from pockc.backends.schedule import DEFAULT, Schedule
 from pockc.backends.tvm import cache
 from pockc.backends.tvm.lowering import NATIVE, lower_kernel
 from pockc.backends.tvm.targets import Target
@@ -20,8 +22,10 @@ from pockc.ir.graph import Graph, Node
 from pockc.plan.types import Call
 
 
-def select(graph: Graph, target: Target, threads: int) -> Selection:
-    """Choose a kernel for every node that needs one.
+def select(
+    graph: Graph, target: Target, threads: int, schedules: Mapping[str, Schedule]
+) -> Selection:
+    """Choose a kernel for every node that needs one, with the schedule of its symbol.
 
     Raises:
         UserError: [no-lowering] for every node whose op has no lowering.
@@ -33,15 +37,17 @@ def select(graph: Graph, target: Target, threads: int) -> Selection:
     for node in graph.nodes:
         if not needs_kernel(graph, node):
             continue
-        kernel = _kernel(graph, node, threads)
+        kernel = kernel_of(graph, node, threads)
         if kernel.symbol not in kernels:
-            kernels[kernel.symbol] = _with_workspaces(kernel, target)
+            schedule = schedules.get(kernel.symbol, DEFAULT)
+            kernels[kernel.symbol] = with_schedule(kernel, schedule, target)
         found = kernels[kernel.symbol]
         calls[node.name] = Call(found.symbol, node.inputs, found.workspace_bytes)
     return Selection(calls, dict(sorted(kernels.items())))
 
 
-def _kernel(graph: Graph, node: Node, threads: int) -> Kernel:
+def kernel_of(graph: Graph, node: Node, threads: int) -> Kernel:
+    """Return the kernel of a node, without its workspaces."""
     operands = graph.operand_types(node)
     text = kernel_text(node, operands)
     symbol = kernel_symbol(_family(node), text)
@@ -59,8 +65,12 @@ def _family(node: Node) -> str:
     return "fused"
 
 
-def _with_workspaces(kernel: Kernel, target: Target) -> Kernel:
-    found = cache.read_workspaces(cache.key(kernel, target))
+def with_schedule(kernel: Kernel, schedule: Schedule, target: Target) -> Kernel:
+    """Return a kernel with a schedule and the workspaces that it then needs."""
+    kernel = replace(kernel, schedule=schedule)
+    name = cache.key(kernel, target)
+    found = cache.read_workspaces(name)
     if found is None:
         found = lower_kernel(kernel, target).workspace_bytes
+        cache.write_workspaces(name, found)
     return replace(kernel, workspace_bytes=found)

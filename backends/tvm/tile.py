@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -47,30 +47,59 @@ class Shape:
     lanes: int
 
 
-def best_shape(target: Target, dtype: DType, columns: int) -> Shape:
-    """Return the tile for a number of columns.
+def best_shape(b: Builder, dtype: DType, columns: int) -> Shape:
+    """Return the tile for a number of columns: the schedule's, or what `_usual_shape` says."""
+    return _chosen_shape(b, _usual_shape(b.target, dtype, columns), columns)
+
+
+def _chosen_shape(b: Builder, usual: Shape, columns: int) -> Shape:
+    """Return the schedule's shape, if it has one."""
+    widest = min(6 if b.target.is_aarch64 else 4, -(-columns // usual.lanes))
+    vectors = b.choose("vectors", usual.vectors, range(1, widest + 1))
+    rows = usual.rows
+    if vectors != usual.vectors:
+        rows = _most_rows(b.target, vectors)
+    options = (r for r in (rows // 2, 2 * rows // 3, rows - 2) if r >= 1)
+    return Shape(b.choose("rows", rows, options), vectors, usual.lanes)
+
+
+def _most_rows(target: Target, vectors: int) -> int:
+    is_arm, many = target.arch != "x86_64", target.vector_registers >= 32
+    spare = 2 + vectors + (1 if is_arm else 0) + (4 if target.loads_ahead and many else 0)
+    return max(1, min((target.vector_registers - spare) // vectors, 14))
+
+
+def _usual_shape(target: Target, dtype: DType, columns: int) -> Shape:
+    """Return the tile for a number of columns by rule.
 
     All registers but one vector of the right operand and a few spare ones hold sums; a row
-    costs one broadcast of the left operand, which x86 folds into the multiplication.
+    costs one broadcast of the left operand, which x86 folds into the multiplication. Where
+    LLVM loads ahead, for processors that run in order, a row less leaves it the registers
+    that it would otherwise spill: README.md has the counts.
     """
     lanes = max(1, target.vector_floats * 4 // max(dtype.nbytes, 4))
-    wide = 4 if target.is_aarch64 else 2
+    is_arm, many = target.arch != "x86_64", target.vector_registers >= 32
+    wide = 4 if is_arm and many else 2
     vectors = max(1, min(wide, -(-columns // lanes)))
-    spare = 2 + vectors + (1 if target.is_aarch64 else 0)
-    rows = (target.vector_registers - spare) // vectors
-    return Shape(max(1, min(rows, 14)), vectors, lanes)
+    return Shape(_most_rows(target, vectors), vectors, lanes)
 
 
-def product_shape(
+def product_shape(b: Builder, dtype: DType, columns: int, matrices: int) -> Shape:
+    """Return the tile of a matrix product: the schedule's, or what `_usual_product` says."""
+    usual = _usual_product(b.target, dtype, columns, matrices, b.threads)
+    return _chosen_shape(b, usual, columns)
+
+
+def _usual_product(
     target: Target, dtype: DType, columns: int, matrices: int, threads: int
 ) -> Shape:
-    """Return the tile of a matrix product.
+    """Return the tile of a matrix product by rule.
 
     Wide tiles read the left operand less often, narrow ones leave less of the last panel
     unused and divide more evenly between the threads: the choice with the fewest vectors for
     the busiest thread.
     """
-    usual = best_shape(target, dtype, columns)
+    usual = _usual_shape(target, dtype, columns)
     if target.is_aarch64 or target.vector_registers < 32:
         return usual
 
@@ -82,24 +111,35 @@ def product_shape(
 
     widest = -(-columns // usual.lanes)
     vectors = min((v for v in (2, 3) if v <= widest), key=cost, default=1)
-    rows = (target.vector_registers - 2 - vectors) // vectors
-    return Shape(min(rows, 14), vectors, usual.lanes)
+    return Shape(_most_rows(target, vectors), vectors, usual.lanes)
+
+
+def near(length: int, most: int) -> Iterator[int]:
+    """Return shorter and longer blocks that are worth a try, of at most `most` steps."""
+    return (n for n in (length // 4, length // 2, 2 * length, 4 * length) if 1 <= n <= most)
 
 
 def row_tiles(rows: int, shape: Shape) -> int:
-    """Return the height of tile that covers `rows` at the least cost, at most `shape.rows`.
+    """Return the height of tile that covers `rows` at the least cost, at most `shape.rows`."""
+    heights = range(1, min(shape.rows, rows) + 1)
+    return min(heights, key=lambda h: (_cost_in_tiles(rows, h, shape), -h))
+
+
+def rows_cost(rows: int, shape: Shape) -> float:
+    """Return what `rows` take with the best tiles, in full rows."""
+    return _cost_in_tiles(rows, row_tiles(rows, shape), shape)
+
+
+def _cost_in_tiles(rows: int, height: int, shape: Shape) -> float:
+    """Return what `rows` take in tiles of a height.
 
     Ten sums hide the latency of an addition: a tile with fewer costs as much as one with ten.
     Writing a tile back costs about as much as half a row.
     """
     least = -(-10 // shape.vectors)
-
-    def cost(height: int) -> tuple[float, int]:
-        whole, rest = divmod(rows, height)
-        total = whole * (max(height, least) + 0.5)
-        return total + (max(rest, least) + 0.5 if rest else 0), -height
-
-    return min(range(1, min(shape.rows, rows) + 1), key=cost)
+    whole, rest = divmod(rows, height)
+    total = whole * (max(height, least) + 0.5)
+    return total + (max(rest, least) + 0.5 if rest else 0)
 
 
 def column_tiles(

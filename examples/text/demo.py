@@ -67,8 +67,10 @@ def show(results: dict[str, dict[str, Any]]) -> None:
         "accuracy before": lambda r: f"{r['before']:.3f}",
         "accuracy after": lambda r: f"{r['after']:.3f}",
         "time of a step": lambda r: f"{r['step_ms']:.0f} ms",
-        "memory planned": lambda r: mib(r["planned_bytes"]),
-        "memory measured": lambda r: mib(r["measured_bytes"]),
+        "private memory": lambda r: mib(r["planned_bytes"]),
+        "  measured": lambda r: mib(r["measured_bytes"]),
+        "mapped weights": lambda r: mib(r["frozen_bytes"]),
+        "peak, with mapped": lambda r: mib(r["peak_bytes"]),
         "compile time": lambda r: f"{r['compile_s']:.0f} s",
     }
     print("\nMiniLM-L6 on Reuters-R8, 120 steps of 16 texts, 600 test texts\n")

@@ -22,11 +22,16 @@ PROCESS = Path("/proc/self")
 
 
 def memory_bytes(field: str) -> int | None:
-    """Return VmRSS or VmHWM of this process, None where there is no /proc."""
+    """Return a figure of this process, as VmHWM, None where there is no /proc."""
     with suppress(OSError):
         found = re.search(rf"{field}:\s*(\d+) kB", (PROCESS / "status").read_text("ascii"))
         return int(found[1]) * 1024 if found else None
     return None
+
+
+def grown(before: int | None, after: int | None) -> int | None:
+    """Return the difference of two figures, None if one is unknown."""
+    return None if before is None or after is None else after - before
 
 
 def arrays(path: Path, rows: int) -> dict[str, np.ndarray]:
@@ -49,7 +54,7 @@ def finetune(path: Path, data: Path, steps: int, texts: int) -> dict[str, float 
     # Earlier peaks, of reading the data, are none of the artifact's.
     with suppress(OSError):
         (PROCESS / "clear_refs").write_text("5", "ascii")
-    before = memory_bytes("VmRSS")
+    before = {field: memory_bytes(field) for field in ("VmRSS", "RssAnon")}
     with runtime.load(path) as artifact:
         untrained = artifact.evaluate(test)["accuracy"]
         say(f"before: accuracy {untrained:.3f} on {texts} texts")
@@ -64,15 +69,18 @@ def finetune(path: Path, data: Path, steps: int, texts: int) -> dict[str, float 
         artifact.train(train, epochs=1, on_step=report)
         trained = artifact.evaluate(test)["accuracy"]
         say(f"after: accuracy {trained:.3f}")
-        peak, planned = memory_bytes("VmHWM"), artifact.memory.total_bytes
+        # What was allocated is touched by now, and stays until the artifact is closed.
+        private, peak = memory_bytes("RssAnon"), memory_bytes("VmHWM")
+        memory = artifact.memory
         artifact.save(path)
-    measured = None if before is None or peak is None else peak - before
     return {
         "before": untrained,
         "after": trained,
         "step_ms": statistics.median(step_ms),
-        "planned_bytes": planned,
-        "measured_bytes": measured,
+        "planned_bytes": memory.total_bytes,
+        "measured_bytes": grown(before["RssAnon"], private),
+        "frozen_bytes": memory.frozen_bytes,
+        "peak_bytes": grown(before["VmRSS"], peak),
     }
 
 

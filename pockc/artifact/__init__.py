@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pockc.artifact.write import Contents, machine_for, write_artifact
+from pockc.artifact.write import Contents, write_artifact
 from pockc.runtime.manifest import FORMAT_VERSION, Machine, Manifest, ValueRange
 from pockc.runtime.opening import check_files, read_manifest
 
@@ -13,7 +13,6 @@ __all__ = [
     "Manifest",
     "ValueRange",
     "check_files",
-    "machine_for",
     "read_manifest",
     "write_artifact",
 ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,22 @@ from typing import Any
 import numpy as np
 
 from pockc.errors import InternalError, Problem
-from pockc.ir.roles import Batch, Buffer, Loss, Metric, OptState, Param, Prediction
+from pockc.ir.roles import (
+    Batch,
+    Buffer,
+    InputRole,
+    Loss,
+    Metric,
+    OptState,
+    OutputRole,
+    Param,
+    Prediction,
+    state_written,
+)
 from pockc.ir.types import TensorType
 from pockc.plan.names import tensor_name
-from pockc.plan.types import Constant, EntryPlan, OutputPort, Plan, Space, StateSlot
+from pockc.plan.product import Made, Product
+from pockc.plan.types import Constant, Space, StateKey, StateSlot
 from pockc.runtime.dtypes import BY_NAME, raw_from
 from pockc.runtime.files import replaced_folder
 from pockc.runtime.frozen import FrozenTensor, write_frozen
@@ -27,34 +39,18 @@ from pockc.runtime.manifest import (
     GRAPH_FILE,
     MANIFEST_FILE,
     STATE_FILE,
-    STEP_FILE,
     EntrySpec,
     FileSpec,
     InputSpec,
-    Machine,
     Manifest,
     OutputSpec,
     TensorSpec,
     ValueRange,
     manifest_text,
 )
-from pockc.runtime.opening import check_replaceable, cpu_features, sha256_of
+from pockc.runtime.opening import check_replaceable, sha256_of
 from pockc.runtime.safetensors import NewTensor, array_chunks, write
 from pockc.runtime.state import FROZEN_KEY, SEED_KEY, STEP_KEY
-
-# What generated code may use, of all that processors report.
-_X86_FEATURES = (
-    "sse4_2", "avx", "avx2", "fma", "f16c", "bmi2",
-    "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512_vnni", "avx512_bf16",
-)  # fmt: skip
-_X86_LEVELS = {"x86-64-v2": 1, "x86-64-v3": 6, "x86-64-v4": 11}
-
-# Beyond what every 64-bit Arm processor has.
-_ARM_FEATURES: Mapping[str, tuple[str, ...]] = {
-    "carmel": ("atomics", "asimdhp"),
-    "cortex-a76": ("atomics", "asimdhp", "asimddp"),
-    "cortex-a78": ("atomics", "asimdhp", "asimddp"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +58,10 @@ class Contents:
     """What goes into an artifact.
 
     Attributes:
-        plan: Its tensors and entries; what `library` was linked from.
-        library: The linked `step.so`.
+        product: What the backend made: files, tensors, entries.
         values: Every parameter and buffer of the model by its own name, row-major.
         buffers: Which of `values` are buffers.
         graph_text: The final graphs, for people.
-        machine: Where it runs; see `machine_for`.
         batch_rows: Rows of one training step, micro-batches together.
         producer: Name and version of the compiler.
         micro_batches: Calls of `train_step` that make one step.
@@ -80,16 +74,13 @@ class Contents:
         input_values: Which integers a batch input may hold, by its name.
         trained: Elements that a step changes, by name of the parameter.
         multiply_adds: By entry.
-        memory: Planned bytes by category, besides those that the plan tells.
-        report: Anything else worth showing: scheme, kernels. JSON values.
+        report: Anything worth showing besides what the product tells. JSON values.
     """
 
-    plan: Plan
-    library: Path
+    product: Product
     values: Mapping[str, np.ndarray]
     buffers: frozenset[str]
     graph_text: str
-    machine: Machine
     batch_rows: int
     producer: str = "pockc"
     micro_batches: int = 1
@@ -102,27 +93,7 @@ class Contents:
     input_values: Mapping[str, ValueRange] = field(default_factory=dict)
     trained: Mapping[str, int] = field(default_factory=dict)
     multiply_adds: Mapping[str, int] = field(default_factory=dict)
-    memory: Mapping[str, int] = field(default_factory=dict)
     report: Mapping[str, Any] = field(default_factory=dict)
-
-
-def machine_for(target: str, triple: str, cpu: str) -> Machine:
-    """Return what code for a target needs of the machine that runs it.
-
-    Args:
-        target: The name by which the target was chosen; `host` needs what this machine has.
-        triple: LLVM's triple.
-        cpu: LLVM's name of the processor.
-    """
-    arch = triple.partition("-")[0]
-    features: tuple[str, ...] = ()
-    if target == "host" and arch == "x86_64":
-        features = tuple(f for f in _X86_FEATURES if f in cpu_features())
-    elif cpu in _X86_LEVELS:
-        features = _X86_FEATURES[: _X86_LEVELS[cpu]]
-    else:
-        features = _ARM_FEATURES.get(cpu, ())
-    return Machine(target, arch, "linux", features, triple, cpu)
 
 
 def write_artifact(path: Path, contents: Contents) -> Manifest:
@@ -131,13 +102,16 @@ def write_artifact(path: Path, contents: Contents) -> Manifest:
     Raises:
         UserError: [foreign-folder] There is something else; [write-failed] the system refused,
             as on a full disk, and what was there is untouched.
-        InternalError: [artifact-values] The plan wants a tensor that `values` lacks, or that
+        InternalError: [artifact-values] The program wants a tensor that `values` lacks, or that
             has another type there.
     """
     _check_values(contents)
     check_replaceable(path)
     with replaced_folder(path) as folder:
-        shutil.copyfile(contents.library, folder / STEP_FILE)
+        for name, source in contents.product.files.items():
+            shutil.copyfile(source, folder / name)
+            if name in contents.product.programs:
+                (folder / name).chmod(0o755)
         _write_frozen(folder / FROZEN_FILE, contents)
         _write_state(folder / STATE_FILE, contents, sha256_of(folder / FROZEN_FILE))
         (folder / GRAPH_FILE).write_text(contents.graph_text, encoding="utf-8")
@@ -151,13 +125,13 @@ def write_artifact(path: Path, contents: Contents) -> Manifest:
 
 def _check_values(contents: Contents) -> None:
     problems = []
-    for slot in contents.plan.state.slots:
+    for slot in contents.product.state:
         if not isinstance(slot.key, Param | Buffer):
             continue
         name, value = slot.key.name, contents.values.get(slot.key.name)
         if value is None or tuple(value.shape) != slot.type.shape:
             found = "nothing" if value is None else f"shape {list(value.shape)}"
-            what = f"the plan holds {name} as {slot.type}, the model has {found}"
+            what = f"the program holds {name} as {slot.type}, the model has {found}"
             problems.append(Problem("artifact-values", what))
     if problems:
         raise InternalError(*problems)
@@ -180,7 +154,7 @@ def _write_frozen(path: Path, contents: Contents) -> None:
 
 
 def _state_tensors(contents: Contents) -> Iterator[NewTensor]:
-    for slot in contents.plan.state.slots:
+    for slot in contents.product.state:
         value = _value_of(slot, contents)
         if slot.space is Space.STATE and value is not None:
             yield _new_tensor(tensor_name(slot.key), value, slot.type.dtype.value)
@@ -199,7 +173,7 @@ def _value_of(slot: StateSlot, contents: Contents) -> np.ndarray | None:
 
 def _frozen_tensors(contents: Contents) -> Iterator[FrozenTensor]:
     """Yield what steps only read, then the model's tensors that none of them reads."""
-    slots = contents.plan.state.slots
+    slots = contents.product.state
     for slot in slots:
         value = _value_of(slot, contents)
         if slot.space is Space.FROZEN and value is not None:
@@ -234,65 +208,67 @@ def _dtype_of(value: np.ndarray) -> str:
 
 
 def _manifest(contents: Contents) -> Manifest:
-    plan = contents.plan
-    entries = {e.name: _entry(e, contents) for e in plan.entries}
-    memory = {
-        "state_bytes": plan.state.nbytes,
-        "frozen_bytes": plan.state.frozen_nbytes,
-        "arena_bytes": plan.arena_bytes,
-    }
+    product = contents.product
     return Manifest(
         producer=contents.producer,
-        machine=contents.machine,
+        program=product.program,
+        machine=product.machine,
         batch_rows=contents.batch_rows,
-        entries=entries,
+        entries={e.name: _entry(e, contents) for e in product.entries},
         tensors=dict(_tensor_specs(contents)),
         micro_batches=contents.micro_batches,
         aliases=dict(contents.aliases),
         learning_rate=contents.learning_rate,
         seed=contents.seed,
         class_names=contents.class_names,
-        memory=memory | dict(contents.memory),
-        report=contents.report,
+        memory=dict(product.memory),
+        report=dict(contents.report) | dict(product.report),
     )
 
 
-def _entry(entry: EntryPlan, contents: Contents) -> EntrySpec:
+def _entry(entry: Made, contents: Contents) -> EntrySpec:
     rows = contents.batch_rows // contents.micro_batches
     by_row: Callable[[TensorType], bool] = lambda t: t.shape[:1] == (rows,)  # noqa: E731
     inputs = [
         InputSpec(
-            name=i.role.name,
-            dtype=i.type.dtype.value,
-            shape=i.type.shape,
-            batched=by_row(i.type),
-            values=contents.input_values.get(i.role.name),
+            name=role.name,
+            dtype=tensor.dtype.value,
+            shape=tensor.shape,
+            batched=by_row(tensor),
+            values=contents.input_values.get(role.name),
         )
-        for i in entry.inputs
-        if isinstance(i.role, Batch)
+        for role, tensor in entry.inputs
+        if isinstance(role, Batch)
     ]
     outputs = [
-        _output(o, by_row(o.type))
-        for o in entry.outputs
-        if isinstance(o.role, Loss | Prediction | Metric)
+        _output(role, tensor, by_row(tensor))
+        for role, tensor in entry.outputs
+        if isinstance(role, Loss | Prediction | Metric)
     ]
     return EntrySpec(
         inputs=tuple(inputs),
         outputs=tuple(outputs),
-        steps=len(entry.steps),
+        reads=_state_names(r for r, _ in entry.inputs),
+        writes=_state_names(state_written(r) for r, _ in entry.outputs),
+        in_place=_state_names(entry.in_place),
+        steps=entry.steps,
         arena_bytes=entry.arena_bytes,
         lower_bound_bytes=entry.lower_bound_bytes,
         multiply_adds=contents.multiply_adds.get(entry.name, 0),
     )
 
 
-def _output(port: OutputPort, batched: bool) -> OutputSpec:
-    name = "loss" if isinstance(port.role, Loss) else str(getattr(port.role, "name", ""))
-    return OutputSpec(port.role.keyword, name, port.type.dtype.value, port.type.shape, batched)
+def _state_names(roles: Iterable[InputRole | StateKey | None]) -> tuple[str, ...]:
+    return tuple(tensor_name(r) for r in roles if isinstance(r, Param | Buffer | OptState))
+
+
+def _output(role: OutputRole, tensor: TensorType, batched: bool) -> OutputSpec:
+    name = "loss" if isinstance(role, Loss) else str(getattr(role, "name", ""))
+    return OutputSpec(role.keyword, name, tensor.dtype.value, tensor.shape, batched)
 
 
 def _tensor_specs(contents: Contents) -> Iterator[tuple[str, TensorSpec]]:
-    slots = {tensor_name(s.key): s for s in contents.plan.state.slots}
+    slots = {tensor_name(s.key): s for s in contents.product.state}
     for name, value in sorted(contents.values.items()):
         kind = "buffer" if name in contents.buffers else "param"
         dtype = slots[name].type.dtype.value if name in slots else _dtype_of(value)

@@ -9,8 +9,16 @@ from typing import Annotated, Any
 
 import typer
 
-from pockc.cli import inspecting
+from pockc.cli import device, inspecting
 from pockc.cli.console import say, show, show_error
+from pockc.cli.options import (
+    ArtifactArg,
+    DataOption,
+    OnOption,
+    PortOption,
+    SshOption,
+    ThreadsOption,
+)
 from pockc.cli.places import check_file_target
 from pockc.errors import PockcError
 
@@ -24,14 +32,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-ArtifactArg = Annotated[Path, typer.Argument(metavar="MODEL.pock", help="A compiled model.")]
-DataOption = Annotated[
-    Path,
-    typer.Option("--data", metavar="FILE.npz", help="Arrays by input name, and target."),
-]
-ThreadsOption = Annotated[
-    int | None,
-    typer.Option("--threads", min=1, help="Threads that run kernels. Default: all processors."),
+for command in (device.deploy, device.fetch, device.bench, device.runtime):
+    app.command()(command)
+
+
+ProviderOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--provider", metavar="NAME", help="Of ONNX Runtime, as cuda; for ONNX artifacts."
+    ),
 ]
 
 
@@ -71,7 +80,7 @@ def compile_(  # noqa: PLR0913, PLR0917  one parameter per option
     model: Annotated[
         str,
         typer.Argument(
-            help="model.py, model.py:factory, package.module:factory or a saved .pt2"
+            help="model.py, model.py:factory, package.module:factory, .pt2 or .onnx"
         ),
     ],
     output: Annotated[
@@ -112,12 +121,28 @@ def compile_(  # noqa: PLR0913, PLR0917  one parameter per option
         str | None,
         typer.Option(help="Running statistics: frozen or update."),
     ] = None,
-    target: Annotated[str, typer.Option(help="The machine it is for; see `targets`.")] = "host",
-    backend: Annotated[str, typer.Option(help="Who makes the kernels.")] = "tvm",
+    target: Annotated[
+        str,
+        typer.Option(help="The machine it is for: a name of `targets`, or TVM's 'llvm -m...'."),
+    ] = "host",
+    backend: Annotated[str, typer.Option(help="tvm, onnx or ort-training.")] = "tvm",
+    opset: Annotated[
+        int | None, typer.Option(help="Version of ONNX's operators, for ONNX backends.")
+    ] = None,
     threads: ThreadsOption = None,
+    static: Annotated[
+        bool,
+        typer.Option(
+            "--static", help="Make pock-run one static program, for boards without glibc."
+        ),
+    ] = False,
     dump_passes: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Write the graph after each pass there."),
+    ] = None,
+    tuning_db: Annotated[
+        Path | None,
+        typer.Option("--tuning-db", metavar="TUNING.json", help="What `pockc tune` measured."),
     ] = None,
 ) -> None:
     """Compile a model into an artifact.
@@ -146,8 +171,155 @@ def compile_(  # noqa: PLR0913, PLR0917  one parameter per option
             batch,
             target,
             backend,
+            opset,
             threads,
+            static,
             dump_passes,
+            tuning_db,
+        )
+    )
+
+
+BudgetOption = Annotated[
+    str | None,
+    typer.Option("--memory-budget", metavar="64MiB", help="Of state and arena together."),
+]
+LatencyOption = Annotated[
+    str | None, typer.Option("--latency-budget", metavar="50ms", help="Of one training step.")
+]
+TimesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--kernel-times",
+        metavar="FILE.json",
+        help="Measured times, as of a device. Default: those of this machine.",
+    ),
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--sparse-update", metavar="CONFIG.yaml", help="What is trained."),
+]
+ModelArg = Annotated[
+    str,
+    typer.Argument(help="model.py, model.py:factory, package.module:factory or a saved .pt2"),
+]
+
+
+@app.command()
+def plan(  # noqa: PLR0913, PLR0917  one parameter per option
+    model: ModelArg,
+    sparse_update: ConfigOption = None,
+    preset: Annotated[
+        str | None, typer.Option(help="full, head, bias, last:N or pockengine.")
+    ] = None,
+    memory_budget: BudgetOption = None,
+    latency_budget: LatencyOption = None,
+    fit: Annotated[
+        bool, typer.Option("--fit", help="Choose micro-batches that meet the memory budget.")
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="FITTED.yaml", help="With --fit: write it there."
+        ),
+    ] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Rows of a step.")] = None,
+    accumulate: Annotated[int | None, typer.Option(min=1, help="Micro-batches.")] = None,
+    kernel_times: TimesOption = None,
+    target: Annotated[str, typer.Option(help="The machine it is for; see `targets`.")] = "host",
+    threads: ThreadsOption = None,
+) -> None:
+    """Say what a scheme takes in memory and time, without building anything.
+
+    Examples:
+        pockc plan model.py --sparse-update config.yaml --memory-budget 64MiB
+
+        pockc plan model.py --preset full --memory-budget 64MiB --fit -o fitted.yaml
+    """
+    from pockc.cli.searching import Asked, run_plan
+
+    overrides = {"preset": preset, "accumulate": accumulate}
+    asked = Asked(
+        model,
+        sparse_update,
+        overrides,
+        batch,
+        memory_budget,
+        latency_budget,
+        kernel_times,
+        target,
+        threads,
+    )
+    run_plan(asked, fit=fit, output=output)
+
+
+@app.command()
+def search(  # noqa: PLR0913, PLR0917  one parameter per option
+    model: ModelArg,
+    data: DataOption,
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", metavar="CONFIG.yaml", help="What is to be trained."),
+    ] = Path("config.yaml"),
+    memory_budget: BudgetOption = None,
+    latency_budget: LatencyOption = None,
+    evaluation: Annotated[
+        Path | None,
+        typer.Option("--eval", metavar="FILE.npz", help="Default: a fifth of the data."),
+    ] = None,
+    base: Annotated[
+        Path | None,
+        typer.Option("--base", metavar="CONFIG.yaml", help="Optimizer, loss and the like."),
+    ] = None,
+    fine_tune: Annotated[
+        bool,
+        typer.Option("--fine-tune/--proxy-only", help="Measure contributions by fine-tunes."),
+    ] = True,
+    proxy: Annotated[str, typer.Option(help="fisher or gradient-weight.")] = "fisher",
+    epochs: Annotated[int, typer.Option(min=1, help="Of each fine-tune.")] = 1,
+    contributions: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.json", help="Results of fine-tunes, kept and resumed."),
+    ] = None,
+    head_lr_scale: Annotated[float, typer.Option(min=0, help="Of the head.")] = 1.0,
+    generations: Annotated[int, typer.Option(min=1, help="Of the evolution.")] = 40,
+    seed: int = 0,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Measure kernels on this machine first.")
+    ] = False,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Fine-tunes at once. Default: all processors.")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Rows of a step.")] = None,
+    kernel_times: TimesOption = None,
+    target: Annotated[str, typer.Option(help="The machine it is for; see `targets`.")] = "host",
+    threads: ThreadsOption = None,
+) -> None:
+    """Find what to train within a budget of memory and time.
+
+    Example:
+        pockc search model.py --data train.npz --memory-budget 64MiB -o config.yaml
+    """
+    from pockc.cli.searching import Asked, SearchRequest, run_search
+
+    asked = Asked(
+        model, base, {}, batch, memory_budget, latency_budget, kernel_times, target, threads
+    )
+    run_search(
+        SearchRequest(
+            asked,
+            data,
+            evaluation,
+            output,
+            contributions,
+            proxy,
+            fine_tune,
+            epochs,
+            head_lr_scale,
+            generations,
+            seed,
+            measure,
+            processes,
         )
     )
 
@@ -181,19 +353,34 @@ def train(  # noqa: PLR0913, PLR0917  one parameter per option
     ] = None,
     checkpoint: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.safetensors", help="Write it after each epoch."),
+        typer.Option(
+            metavar="DIR|FILE.safetensors",
+            help="Write DIR/checkpoint.safetensors after each epoch.",
+        ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Skip the steps that the artifact has taken.")
+        bool,
+        typer.Option(
+            "--resume", help="Go on from the checkpoint, or behind the artifact's own steps."
+        ),
     ] = False,
     threads: ThreadsOption = None,
+    provider: ProviderOption = None,
+    on: OnOption = None,
+    port: PortOption = None,
+    ssh_option: SshOption = None,
 ) -> None:
     """Fine-tune an artifact; its weights are replaced by the trained ones.
 
-    Example:
+    With --on it is sent to another machine and trained there; weights, checkpoint and log
+    come home.
+
+    Examples:
         pockc train model.pock --data train.npz --eval test.npz --epochs 3 --lr 3e-4
+
+        pockc train model.pock --data train.npz --on pi@raspberrypi.local
     """
-    from pockc.cli.training import TrainRequest, run_training
+    from pockc.cli.training import TrainRequest, checkpoint_file, run_training
     from pockc.runtime import TrainOptions
 
     options = TrainOptions(
@@ -202,26 +389,50 @@ def train(  # noqa: PLR0913, PLR0917  one parameter per option
         schedule=schedule,
         warmup_steps=warmup,
         seed=seed or 0,
-        checkpoint=checkpoint,
+        checkpoint=None if checkpoint is None else checkpoint_file(checkpoint),
         resume=resume,
     )
-    run_training(
-        TrainRequest(artifact, data, evaluation, output or artifact, threads, seed, options)
+    request = TrainRequest(
+        artifact, data, evaluation, output or artifact, threads, provider, seed, options
     )
+    if on is None:
+        run_training(request)
+        return
+    from pockc.cli.deploying import There
+    from pockc.cli.remote_training import train_there
+
+    raise typer.Exit(train_there(request, There.of(on, port, ssh_option)))
 
 
 @app.command("eval")
-def eval_(artifact: ArtifactArg, data: DataOption, threads: ThreadsOption = None) -> None:
-    """Compute loss and accuracy on a data set.
+def eval_(
+    artifact: ArtifactArg,
+    data: DataOption,
+    threads: ThreadsOption = None,
+    provider: ProviderOption = None,
+    on: OnOption = None,
+    port: PortOption = None,
+    ssh_option: SshOption = None,
+) -> None:
+    """Compute loss and accuracy on a data set, here or on another machine.
 
-    Example:
+    Examples:
         pockc eval model.pock --data test.npz
+
+        pockc eval model.pock --data test.npz --on pi@raspberrypi.local
     """
+    if on is not None:
+        from pockc.cli.deploying import There
+        from pockc.cli.running import run_there
+
+        words = [] if threads is None else ["--threads", str(threads)]
+        run_there(artifact, There.of(on, port, ssh_option), "eval", words, data)
+        return
     from pockc.cli.data import read_data
     from pockc.cli.text import figures
     from pockc.runtime import load
 
-    with load(artifact, threads) as opened:
+    with load(artifact, threads, providers=provider) as opened:
         arrays = read_data(data, opened.entry_spec("evaluate").inputs, "eval")
         say(figures(opened.evaluate(arrays)))
 
@@ -235,6 +446,7 @@ def predict(
         typer.Option("-o", "--output", metavar="OUT.npz", help="Write all outputs there."),
     ] = None,
     threads: ThreadsOption = None,
+    provider: ProviderOption = None,
 ) -> None:
     """Run the model; print the likeliest class of each row, or write what it returns.
 
@@ -245,7 +457,7 @@ def predict(
     """
     from pockc.cli.predicting import run_predict
 
-    run_predict(artifact, data, output, threads)
+    run_predict(artifact, data, output, threads, provider)
 
 
 @app.command()
@@ -289,17 +501,20 @@ def inspect(
 def export(
     artifact: ArtifactArg,
     to: Annotated[
-        Path, typer.Option("--to", metavar="FILE", help="Ends in .safetensors, .npz or .pt.")
+        Path,
+        typer.Option("--to", metavar="FILE", help="Ends in .safetensors, .npz, .pt or .onnx."),
     ],
 ) -> None:
-    """Write the weights so that the original module loads them with strict=True.
+    """Write the weights so that the original module loads them with strict=True, or a model.
 
-    Example:
+    Examples:
         pockc export model.pock --to state_dict.safetensors
+
+        pockc export model.pock --to tuned.onnx
     """
     from pockc.cli.exporting import export as write
 
-    say(f"wrote {write(artifact, to)} tensors to {to}")
+    say(f"wrote {write(artifact, to)}")
 
 
 @app.command()
@@ -334,16 +549,63 @@ def opt(
 
 
 @app.command()
+def tune(  # noqa: PLR0913, PLR0917  one parameter per option
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL|MODEL.pock", help="An artifact, or what `compile` takes."
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o", "--output", metavar="TUNING.json", help="Goes on with what is there."
+        ),
+    ] = Path("tuning.json"),
+    sparse_update: Annotated[
+        Path | None,
+        typer.Option("--sparse-update", metavar="CONFIG.yaml", help="What a MODEL trains."),
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Rows of a step, for a MODEL.")
+    ] = None,
+    budget: Annotated[str, typer.Option(help="When to stop, as 90s, 10m or 2h.")] = "60s",
+    target: Annotated[
+        str, typer.Option(help="The machine; it must be this one: candidates are run.")
+    ] = "host",
+    threads: ThreadsOption = None,
+) -> None:
+    """Measure on this machine which schedule of each kernel is fastest.
+
+    The most expensive kernels come first. Interrupt it at any time: what was measured is kept,
+    and the next run goes on with the others.
+
+    Examples:
+        pockc tune model.pock -o tuning.json --budget 5m
+
+        pockc compile model.py --tuning-db tuning.json -o model.pock
+    """
+    from pockc.cli.tuning import TuneRequest, run_tuning
+
+    run_tuning(TuneRequest(model, output, sparse_update, batch, budget, target, threads))
+
+
+@app.command()
 def targets() -> None:
     """List the machines that can be compiled for."""
     from pockc.backends.tvm.targets import NAMES, get
     from pockc.cli.console import table
+    from pockc.cli.text import size
 
-    made = table("Targets", "name", "triple", "processor", "cores", right=(3,))
-    made.add_row("host", "this machine")
+    made = table("Targets", "name", "processor", "vectors", "L1", "L2", "cores", "machines")
+    made.add_row("host", "", "", "", "", "", "this machine")
     for name in NAMES:
         if name == "host":  # asking what it is would load TVM
             continue
         known = get(name)
-        made.add_row(name, known.triple, known.mcpu, str(known.cores))
+        caches = size(known.l1_bytes), size(known.l2_bytes)
+        cores = str(known.cores)
+        made.add_row(name, known.mcpu, known.vectors, *caches, cores, known.boards)
     show(made)
+    say()
+    say("others   --target 'llvm -mtriple=aarch64-linux-gnu -mcpu=cortex-a73'")

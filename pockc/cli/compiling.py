@@ -31,9 +31,12 @@ class CompileRequest:
         overrides: Options of the command line that win over the file.
         batch: Rows of a step; None for those of the example inputs.
         target: The machine.
-        backend: Who makes the kernels.
+        backend: Who makes the program.
+        opset: Version of ONNX's operators; None for the default.
         threads: Threads to divide work for.
+        static: Whether `pock-run` is one static program.
         dump_passes: Folder for graphs.
+        tuning_db: What `pockc tune` measured.
     """
 
     model: str
@@ -43,14 +46,17 @@ class CompileRequest:
     batch: int | None
     target: str
     backend: str
+    opset: int | None
     threads: int | None
+    static: bool
     dump_passes: Path | None
+    tuning_db: Path | None = None
 
 
 def run_compile(request: CompileRequest) -> None:
     """Compile, and show what is trained and what that saves."""
     began = time.monotonic()
-    path = _compile(request)
+    path = compile_artifact(request)
     manifest = read_manifest(path)
     for made in (
         inspecting.savings_table(manifest),
@@ -60,11 +66,23 @@ def run_compile(request: CompileRequest) -> None:
         if made is not None:
             show(made)
             say()
+    tuned = manifest.report.get("tuning")
+    if tuned is not None:
+        say(tuning_line(tuned))
     on_disk = sum(f.nbytes for f in manifest.files.values())
     say(f"wrote {path} ({size(on_disk)}) in {time.monotonic() - began:.1f} s")
 
 
-def _compile(request: CompileRequest) -> Path:
+def tuning_line(tuned: Mapping[str, int]) -> str:
+    """Return how many kernels a tuning database had."""
+    return (
+        f"tuning database: {tuned['measured']} of {tuned['kernels']} kernels were measured, "
+        f"{tuned['changed']} take another schedule"
+    )
+
+
+def compile_artifact(request: CompileRequest) -> Path:
+    """Compile without a word, and return where the artifact is."""
     from pockc import driver
     from pockc.frontend.loading import load_model
 
@@ -81,9 +99,12 @@ def _compile(request: CompileRequest) -> Path:
         options = driver.Options(
             target=request.target,
             backend=request.backend,
+            opset=request.opset,
             threads=request.threads,
+            static=request.static,
             dump_passes=request.dump_passes,
             progress=bar.update,
+            tuning_db=request.tuning_db,
         )
         driver.build(user, config, path, options)
     return path

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pockc.cli.onnx_export import compared, write_model
 from pockc.cli.places import check_file_target
 from pockc.errors import Problem, UserError
 from pockc.runtime.dtypes import BY_NAME, raw_from
@@ -17,6 +18,8 @@ from pockc.runtime.frozen import FrozenFile
 from pockc.runtime.manifest import FROZEN_FILE, STATE_FILE, Manifest
 from pockc.runtime.opening import check_files, read_manifest
 from pockc.runtime.safetensors import NewTensor, array_chunks, read_all, write
+
+ONNX_SUFFIX = ".onnx"
 
 State = dict[str, np.ndarray]
 
@@ -29,21 +32,29 @@ def state_of(folder: Path) -> tuple[State, Manifest]:
     """
     manifest = read_manifest(folder)
     check_files(folder, manifest)
-    frozen = FrozenFile.open(folder / FROZEN_FILE)
-    changed = read_all(folder / STATE_FILE)
     own = {
-        name: changed[name] if name in changed else frozen.read(name)
-        for name, spec in manifest.tensors.items()
-        if spec.in_state_dict
+        name: value
+        for name, value in _values(folder, manifest)
+        if manifest.tensors[name].in_state_dict
     }
     return own | {alias: own[name] for alias, name in manifest.aliases.items()}, manifest
 
 
-def export(folder: Path, target: Path) -> int:
-    """Write the model's tensors to a file; return their number.
+def _values(folder: Path, manifest: Manifest) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield every parameter and buffer."""
+    frozen = FrozenFile.open(folder / FROZEN_FILE)
+    changed = read_all(folder / STATE_FILE)
+    for name, spec in manifest.tensors.items():
+        if spec.kind != "opt_state":
+            yield name, changed[name] if name in changed else frozen.read(name)
+
+
+def export(folder: Path, target: Path) -> str:
+    """Write the model's tensors, or an ONNX model, to a file; return what was written.
 
     Raises:
-        UserError: [export-format] The file's ending says no known format; [missing-package].
+        UserError: [export-format] The file's ending says no known format; [missing-package];
+            [export-mismatch] an ONNX model that predicts otherwise than the artifact.
     """
     writers: Mapping[str, Callable[[Path, State, Manifest], None]] = {
         ".safetensors": _safetensors,
@@ -51,12 +62,12 @@ def export(folder: Path, target: Path) -> int:
         ".pt": _torch,
         ".pth": _torch,
     }
-    if target.suffix not in writers:
+    if target.suffix not in (*writers, ONNX_SUFFIX):
         raise UserError(
             Problem(
                 "export-format",
                 f"cannot tell the format of {target} from its ending",
-                fix=f"let it end in {', '.join(writers)}",
+                fix=f"let it end in {', '.join((*writers, ONNX_SUFFIX))}",
             )
         )
     state, manifest = state_of(folder)
@@ -65,12 +76,18 @@ def export(folder: Path, target: Path) -> int:
         dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix
     )
     os.close(handle)
+    what = f"{len(state)} tensors to {target}"
     try:
-        writers[target.suffix](Path(name), state, manifest)
+        if target.suffix == ONNX_SUFFIX:
+            values = dict(_values(folder, manifest))
+            write_model(Path(name), folder, values, target.name)
+            what = f"{target}, which is {compared(Path(name), folder, manifest)}"
+        else:
+            writers[target.suffix](Path(name), state, manifest)
         Path(name).replace(target)
     finally:
         Path(name).unlink(missing_ok=True)
-    return len(state)
+    return what
 
 
 def _safetensors(path: Path, state: State, manifest: Manifest) -> None:

@@ -28,3 +28,14 @@ def check_file_target(path: Path) -> None:
     if not path.absolute().parent.is_dir():
         what = f"there is no folder {path.parent} to write {path.name} to"
         raise UserError(Problem("no-folder", what, fix=f"mkdir -p {path.parent}"))
+
+
+def check_source(path: Path) -> None:
+    """Check that data is there.
+
+    Raises:
+        UserError: [data-file] It is not.
+    """
+    if not path.exists():
+        what = f"there is no file {path}"
+        raise UserError(Problem("data-file", what, fix="check the path"))

@@ -16,11 +16,17 @@ from pockc.runtime import load
 SHOWN_CLASSES = 3
 
 
-def run_predict(folder: Path, data: Path, output: Path | None, threads: int | None) -> None:
+def run_predict(
+    folder: Path,
+    data: Path,
+    output: Path | None,
+    threads: int | None,
+    providers: Sequence[str] | None,
+) -> None:
     """Predict all rows of a file and print or write the result."""
     if output is not None:
         check_file_target(output)
-    with load(folder, threads) as artifact:
+    with load(folder, threads, providers=providers) as artifact:
         spec = artifact.entry_spec("predict")
         arrays = read_data(data, spec.inputs, "predict")
         result = artifact.predict(*(arrays[s.name] for s in spec.inputs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,6 +35,7 @@ class TrainRequest:
         evaluation: What to evaluate on after each epoch.
         save: Where the trained artifact goes; the one it came from is replaced if it is that.
         threads: Threads that run kernels.
+        providers: Execution providers of ONNX Runtime; None is the processor.
         seed: The artifact's seed, as for dropout; None leaves it.
         options: How to train.
     """
@@ -43,16 +45,25 @@ class TrainRequest:
     evaluation: Path | None
     save: Path
     threads: int | None
+    providers: Sequence[str] | None
     seed: int | None
     options: TrainOptions
+
+
+def checkpoint_file(given: Path) -> Path:
+    """Return the checkpoint that is meant: the file itself, or the one in a folder.
+
+    Raises:
+        UserError: [no-folder] There is no folder for it.
+    """
+    check_file_target(given)
+    return given if given.suffix == ".safetensors" else given / "checkpoint.safetensors"
 
 
 def run_training(request: TrainRequest) -> None:
     """Train, report, and save the artifact."""
     manifest = read_manifest(request.artifact)
     check_artifact_target(request.save)
-    if request.options.checkpoint is not None:
-        check_file_target(Path(request.options.checkpoint))
     data = read_data(request.data, manifest.entries["train_step"].inputs, "train")
     held_out = None
     if request.evaluation is not None:
@@ -60,14 +71,21 @@ def run_training(request: TrainRequest) -> None:
         held_out = read_data(request.evaluation, specs, "eval")
     forget_peak()
     before = resident_bytes()
-    with load(request.artifact, request.threads) as artifact:
+    with load(request.artifact, request.threads, providers=request.providers) as artifact:
         if request.seed is not None:
             artifact.seed = request.seed
+        _resume(artifact, request.options)
         _introduce(artifact, data)
         history = _train(artifact, data, replace(request.options, evaluate=held_out))
         _conclude(artifact, history.seconds, len(history.losses), before)
         artifact.save(request.save)
     say(f"saved    {request.save}")
+
+
+def _resume(artifact: Artifact, options: TrainOptions) -> None:
+    if options.resume and options.checkpoint is not None and Path(options.checkpoint).exists():
+        artifact.load_state(options.checkpoint)
+        say(f"resumed  after {artifact.step} steps")
 
 
 def _introduce(artifact: Artifact, data: dict[str, np.ndarray]) -> None:

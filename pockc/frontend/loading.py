@@ -28,7 +28,7 @@ from pockc.errors import Problem, UserError
 from pockc.frontend import source
 from pockc.frontend.losses import LossSpec
 
-_FORMS = "model.py, model.py:factory, package.module:factory or a saved program.pt2"
+_FORMS = "model.py, model.py:factory, package.module:factory, program.pt2 or model.onnx"
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ def load_model(spec: str | Path) -> UserModel:
     """Return the model that a text names.
 
     Args:
-        spec: One of `model.py`, `model.py:factory`, `package.module:factory` and
-            `program.pt2`. A factory is a function without arguments (or a module) that returns
+        spec: One of `model.py`, `model.py:factory`, `package.module:factory`, `program.pt2`
+            and `model.onnx`. A factory is a function without arguments (or a module) that returns
             a module, or a module and its example inputs.
 
     Raises:
@@ -68,6 +68,8 @@ def load_model(spec: str | Path) -> UserModel:
     text = str(spec)
     if text.endswith(".pt2"):
         return _saved(Path(text))
+    if text.endswith(".onnx"):
+        return _onnx(Path(text))
     where, colon, factory = text.rpartition(":")
     if not colon:
         where, factory = text, ""
@@ -101,6 +103,14 @@ def _saved(path: Path) -> UserModel:
             )
         )
     return UserModel(program.module(), tuple(args) or dict(kwargs), name=path.stem)
+
+
+def _onnx(path: Path) -> UserModel:
+    from pockc.frontend.onnx_model import load_onnx
+
+    _exists(path)
+    module, inputs = load_onnx(path)
+    return UserModel(module, inputs, name=path.stem)
 
 
 def _exists(path: Path) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from pockc.errors import InternalError, Problem
 from pockc.ir.attrs import Literal
-from pockc.ir.roles import Buffer, OptState, Param, Scalar, state_written
+from pockc.ir.roles import Buffer, InputRole, OptState, Param, Scalar, state_written
 from pockc.ir.types import TensorType
 from pockc.plan.arena import aligned, place
+from pockc.plan.gathered import gathered
 from pockc.plan.liveness import blocks_of, lower_bound_bytes
 from pockc.plan.program import Program, constant_of, program_of, target_of
 from pockc.plan.types import (
@@ -50,14 +51,16 @@ def _state_layout(entries: Sequence[Entry]) -> StateLayout:
     """Lay the state out in the order in which the entries name its tensors.
 
     What a step writes, and all that belongs to the optimizer, lies in STATE: it is what a
-    checkpoint holds. The rest is FROZEN, the literals behind the model's own tensors.
+    checkpoint holds. The rest is FROZEN, the literals behind the model's own tensors. What no
+    entry reads, as a filter whose factor was folded into a literal, has no place.
     """
     types: dict[StateKey, TensorType] = {}
     literals: dict[Constant, Literal] = {}
     problems = []
+    unread = unread_state(entries)
     for entry in entries:
         for source in entry.graph.inputs:
-            if not isinstance(source.role, Param | Buffer | OptState):
+            if not isinstance(source.role, Param | Buffer | OptState) or source.role in unread:
                 continue
             known = types.setdefault(source.role, source.type)
             if known != source.type:
@@ -69,14 +72,40 @@ def _state_layout(entries: Sequence[Entry]) -> StateLayout:
     if problems:
         raise InternalError(*problems)
     written = {state_written(o.role) for e in entries for o in e.graph.outputs}
+    tables = _tables(entries)
     slots, ends = [], {Space.STATE: 0, Space.FROZEN: 0}
     for key, tensor in types.items():
         content = literals.get(key) if isinstance(key, Constant) else None
         lasting = isinstance(key, OptState) or key in written
         space = Space.STATE if lasting else Space.FROZEN
-        slots.append(StateSlot(key, tensor, ends[space], content, space))
+        by_rows = key in tables and tensor.layout is None
+        slots.append(StateSlot(key, tensor, ends[space], content, space, by_rows))
         ends[space] += aligned(tensor.nbytes)
     return StateLayout(tuple(slots), ends[Space.STATE], ends[Space.FROZEN])
+
+
+def unread_state(entries: Sequence[Entry]) -> frozenset[InputRole]:
+    """Return the parameters and buffers that no entry reads or writes."""
+    used: set[object] = {state_written(o.role) for e in entries for o in e.graph.outputs}
+    for entry in entries:
+        reads = {i for n in entry.graph.nodes for i in n.inputs}
+        reads |= {o.value for o in entry.graph.outputs}
+        used |= {i.role for i in entry.graph.inputs if i.name in reads}
+    roles = {i.role for e in entries for i in e.graph.inputs}
+    return frozenset(r for r in roles if isinstance(r, Param | Buffer) and r not in used)
+
+
+def _tables(entries: Sequence[Entry]) -> frozenset[InputRole]:
+    """Return what is read by rows, where an index says, in every entry that reads it."""
+    by_rows: dict[InputRole, bool] = {}
+    for entry in entries:
+        found = gathered(entry.graph)
+        reads = {i for n in entry.graph.nodes for i in n.inputs}
+        for source in entry.graph.inputs:
+            if source.name in reads:
+                before = by_rows.get(source.role, True)
+                by_rows[source.role] = before and source.name in found
+    return frozenset(role for role, only in by_rows.items() if only)
 
 
 def _constants(entry: Entry) -> list[tuple[Constant, TensorType, Literal]]:
@@ -97,7 +126,7 @@ def _plan_entry(program: Program, slots: Mapping[StateKey, Place]) -> EntryPlan:
     for root, home in program.home.items():
         if isinstance(home, Scalar):
             places[root] = _scalar(home, program.nbytes[root])
-        else:
+        elif home in slots:
             places[root] = slots[home]
     steps = []
     for call in program.instructions:
@@ -118,7 +147,9 @@ def _ports(
     program: Program, places: Mapping[str | tuple[str, int], Place]
 ) -> tuple[tuple[InputPort, ...], tuple[OutputPort, ...]]:
     graph = program.entry.graph
-    inputs = tuple(InputPort(i.role, i.type, places[i.name]) for i in graph.inputs)
+    inputs = tuple(
+        InputPort(i.role, i.type, places[i.name]) for i in graph.inputs if i.name in places
+    )
     outputs = []
     for output in graph.outputs:
         target = target_of(graph, output.role)

@@ -162,6 +162,7 @@ class StateSlot:
         offset_bytes: Where it begins in its space.
         literal: The content, for a `Constant`.
         space: STATE, or FROZEN if no step writes it.
+        gathered: Whether every entry reads it by rows, where an index says.
     """
 
     key: StateKey
@@ -169,6 +170,7 @@ class StateSlot:
     offset_bytes: int
     literal: Literal | None = None
     space: Space = Space.STATE
+    gathered: bool = False
 
     @property
     def place(self) -> Place:

@@ -3,7 +3,8 @@
 Memory is a map from bytes to the value that they hold. The caller's writes and then every step
 are carried out on it. This shows:
 
-ports        every input and output of the graph has a place of its size
+ports        every input and output of the graph has a place of its size, but for parameters and
+             buffers that nobody reads
 bounds       every place is aligned and lies within its space
 state        slots are apart; steps write slots as a whole and nothing between them
 frozen       no step writes there, and what an entry writes does not lie there
@@ -20,8 +21,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from pockc.errors import InternalError, Problem
-from pockc.ir.graph import Graph, Node
-from pockc.ir.roles import state_written
+from pockc.ir.graph import Graph, Input, Node
+from pockc.ir.roles import Buffer, Param, state_written
 from pockc.plan.types import (
     ALIGN_BYTES,
     COPY_KERNEL,
@@ -165,6 +166,8 @@ class _Simulation:
         ports = {p.role: p for p in self.planned.inputs}
         for source in self.graph.inputs:
             port = ports.get(source.role)
+            if port is None and self._is_unread(source):
+                continue
             if port is None or port.place.nbytes != source.type.nbytes:
                 yield _problem("plan-ports", f"input {source.role} has no place of its size")
                 continue
@@ -176,6 +179,12 @@ class _Simulation:
         for source in self.graph.inputs:
             if source.role in ports:
                 yield from self._read(ports[source.role].place, source.name, "the caller")
+
+    def _is_unread(self, source: Input) -> bool:
+        """Return whether an input of the state is read by nobody, and so needs no place."""
+        reads = {i for n in self.graph.nodes for i in n.inputs}
+        reads |= {o.value for o in self.graph.outputs}
+        return isinstance(source.role, Param | Buffer) and source.name not in reads
 
     def _label(self, key: StateKey) -> str:
         if isinstance(key, Constant):

@@ -70,13 +70,13 @@ static bool open_target(writer *w, uint32_t output)
     target *t = &w->targets[output];
     const size_t length = strlen(w->output);
     const bool npy = length > 4u && strcmp(w->output + length - 4u, ".npy") == 0;
-    const int stem = (int)(npy ? length - 4u : length);
-    if (output == 0u) {
-        (void)snprintf(t->path, sizeof t->path, "%s", w->output);
-    } else {
-        (void)snprintf(t->path, sizeof t->path, "%.*s.%" PRIu32 ".npy", stem, w->output, output);
+    const int stem = (int)(npy && output > 0u ? length - 4u : length);
+    char end[24] = "";
+    if (output > 0u) {
+        (void)snprintf(end, sizeof end, ".%" PRIu32 ".npy", output);
     }
-    (void)snprintf(t->temporary, sizeof t->temporary, "%s.tmp", t->path);
+    (void)snprintf(t->path, sizeof t->path, "%.*s%s", stem, w->output, end);
+    (void)snprintf(t->temporary, sizeof t->temporary, "%.*s%s.tmp", stem, w->output, end);
     t->file = fopen(t->temporary, "wb");
     return t->file != NULL && write_header(w, output);
 }

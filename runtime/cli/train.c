@@ -215,7 +215,15 @@ static int conclude(pock_model *model, const arguments *a, const display *d)
     const char *save = a->save == NULL ? a->artifact : a->save;
     pock_info info;
     (void)pock_info_get(model, &info);
-    if (!a->log_json) {
+    if (a->log_json) {
+        json_begin("done");
+        json_count("steps", d->steps);
+        json_number("seconds", (double)(now_ns() - d->begin_ns) / 1e9);
+        json_count("planned_bytes", info.memory.total_bytes);
+        json_count("frozen_bytes", info.memory.frozen_bytes);
+        json_count("peak_bytes", peak_bytes());
+        json_end();
+    } else {
         (void)printf("done     %" PRIu64 " steps in %.1f s\n", d->steps,
                      (double)(now_ns() - d->begin_ns) / 1e9);
         (void)printf("memory   %s planned (state %s, arena %s, runtime %s), %s frozen; peak of the "
@@ -235,7 +243,6 @@ static int conclude(pock_model *model, const arguments *a, const display *d)
     if (a->log_json) {
         json_begin("saved");
         json_text("path", save);
-        json_count("peak_bytes", peak_bytes());
         json_end();
     } else {
         (void)printf("saved    %s\n", save);

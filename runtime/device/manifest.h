@@ -40,6 +40,8 @@ typedef struct port_spec {
 } port_spec;
 
 pk_status manifest_open(manifest *m, const char *folder, pock_error *error);
+/* What is in `m->view`. */
+pk_status manifest_parse(manifest *m, const char *folder, pock_error *error);
 void manifest_close(manifest *m);
 /* Whether this machine can run the code. */
 pk_status manifest_check_machine(const manifest *m, const char *folder, pock_error *error,
@@ -49,6 +51,8 @@ pk_status manifest_check_files(const manifest *m, const char *folder, bool unver
                                pock_error *error, uint8_t buffer[POCK_BUFFER_BYTES]);
 /* The hash of a file, 64 digits. */
 bool manifest_hash_of(const manifest *m, const char *file, char digits[SHA256_DIGITS + 1]);
+/* Kernel calls of an entry; 0 if there is none of that name. */
+uint64_t manifest_steps(const manifest *m, const char *entry);
 /* An input or output (`side`: "inputs" or "outputs") of an entry, by its position. */
 bool manifest_port(const manifest *m, const char *entry, const char *side, uint32_t number,
                    port_spec *spec);

@@ -147,7 +147,7 @@ const char *npy_parse(const uint8_t *data, uint64_t size, array *found)
         return "it is no .npy file";
     }
     const uint64_t begin = data[6] == 1u ? 10u : 12u;
-    memcpy(&length, data + 8, begin - 8u); /* little-endian */
+    memcpy(&length, data + 8, (size_t)begin - 8u); /* little-endian */
     if (data[6] < 1u || data[6] > 3u || length > size - begin) {
         return "its header is cut off, or of an unknown version";
     }

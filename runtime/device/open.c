@@ -118,7 +118,8 @@ static pk_status read_entry(pock_model *model, entry_spec *spec, const char *nam
     if (!spec->present) {
         return PK_OK;
     }
-    bool good = c->entry_at(model->context, spec->number, &info) == PK_OK;
+    bool good = c->entry_at(model->context, spec->number, &info) == PK_OK &&
+                manifest_steps(&model->manifest, name) == info.steps;
     good = good && info.inputs <= POCK_MAX_PORTS && info.outputs <= POCK_MAX_PORTS;
     spec->input_count = good ? info.inputs : 0u;
     spec->output_count = good ? info.outputs : 0u;
@@ -143,6 +144,46 @@ static pk_status read_entry(pock_model *model, entry_spec *spec, const char *nam
                      "the manifest of %s does not fit its program: entry %s", model->folder, name);
 }
 
+#if defined(POCK_STATIC)
+/* SHA-256 of the step.so that has the same code as this program; a program that was linked by hand
+ * need not have it. */
+extern const char pock_static_step_hash[] __attribute__((weak));
+
+static pk_status check_own_program(pock_model *model)
+{
+    char digits[SHA256_DIGITS + 1];
+    const char *own = pock_static_step_hash;
+    if (own == NULL || (manifest_hash_of(&model->manifest, "step.so", digits) &&
+                        strcmp(digits, own) == 0)) {
+        return PK_OK;
+    }
+    return pock_fail(&model->error, PK_E_TARGET, "foreign-program",
+                     "use the pock-run in the artifact's own folder",
+                     "this program has the code of another model than %s", model->folder);
+}
+#else
+static pk_status check_own_program(const pock_model *model)
+{
+    (void)model;
+    return PK_OK;
+}
+#endif
+
+/* The tables and the manifest tell of the same memory. */
+static pk_status check_program(pock_model *model, const pk_memory *needed)
+{
+    const manifest *m = &model->manifest;
+    if (needed->state_bytes == m->state_bytes && needed->arena_bytes == m->arena_bytes &&
+        needed->frozen_bytes == m->frozen_bytes) {
+        return PK_OK;
+    }
+    return pock_fail(&model->error, PK_E_MISMATCH, "other-program",
+                     "use the program that was made with this artifact",
+                     "%s was compiled for another program: it has %" PRIu64 " bytes of state, the "
+                     "program %" PRIu64,
+                     model->folder, m->state_bytes, needed->state_bytes);
+}
+
 static pk_status open_program(pock_model *model, uint32_t threads)
 {
     char path[POCK_PATH_BYTES];
@@ -155,6 +196,7 @@ static pk_status open_program(pock_model *model, uint32_t threads)
         return status;
     }
     status = model_core_status(model, model->core.memory_needed(threads, &needed));
+    status = status == PK_OK ? check_program(model, &needed) : status;
     const uint64_t available = available_bytes();
     if (status == PK_OK && needed.total_bytes > available) {
         status = too_large(model, needed.total_bytes, available);
@@ -201,6 +243,9 @@ static pk_status open_folder(pock_model *model, const char *folder,
                                              model->frozen_hash)) {
         status = pock_fail(&model->error, PK_E_DAMAGED, "damaged-file", "compile the model again",
                            "the manifest of %s has no hash of its frozen tensors", folder);
+    }
+    if (status == PK_OK) {
+        status = check_own_program(model);
     }
     if (status == PK_OK) {
         status = open_program(model, options->threads);

@@ -115,7 +115,10 @@ bool copy_file(const char *from, const char *to)
     uint8_t buffer[4096];
     const int source = open(from, O_RDONLY | O_CLOEXEC);
     const int target = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    bool done = source >= 0 && target >= 0;
+    struct stat info;
+    /* An artifact also holds programs. */
+    bool done = source >= 0 && target >= 0 && fstat(source, &info) == 0 &&
+                fchmod(target, info.st_mode & 0777u) == 0;
     while (done) {
         const ssize_t got = read(source, buffer, sizeof buffer);
         if (got <= 0) {

@@ -4,48 +4,14 @@
  * checkpoint, and the run's note in it, a run goes on exactly where it was.
  */
 #define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "data.h"
-
-enum { KEPT_TIMES = 1024, NOTE_BYTES = 256 };
-
-/* Where a run stands; what a checkpoint notes besides the state. */
-typedef struct progress {
-    uint64_t start;     /* the artifact's steps before this run */
-    uint64_t evaluated; /* steps of this run at its last evaluation */
-    double best;        /* loss of the best evaluation */
-    uint32_t worse;     /* evaluations since then */
-} progress;
-
-typedef struct run {
-    pock_model *model;
-    pock_data *data;
-    const pock_train_options *options;
-    progress at;
-    uint64_t done;
-    uint64_t epoch_steps;
-    uint64_t total;
-    double peak; /* learning rate */
-    row_order order;
-    uint64_t order_epoch; /* of `order`; UINT64_MAX: none yet */
-    uint64_t saved;       /* steps of this run in the checkpoint; UINT64_MAX: none */
-    uint64_t saved_ns;
-    double loss_sum; /* of this epoch */
-    uint64_t loss_count;
-    uint64_t times[KEPT_TIMES]; /* of the last steps */
-    int lock;
-    bool stop;
-} run;
+#include "run.h"
 
 void pock_train_defaults(pock_train_options *options)
 {
@@ -74,151 +40,6 @@ double pock_learning_rate(const pock_train_options *options, double peak, uint64
     const double share =
         options->schedule == POCK_LINEAR ? 1.0 - done : 0.5 * (1.0 + cos(pi * done));
     return peak * (options->final_lr + (1.0 - options->final_lr) * share);
-}
-
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * UINT64_C(1000000000) + (uint64_t)t.tv_nsec;
-}
-
-static void report(run *r, pock_report *filled)
-{
-    uint64_t step = 0;
-    int64_t seed = 0;
-    const pock_train_options *o = r->options;
-    (void)r->model->core.progress_get(r->model->context, &step, &seed);
-    filled->epoch = (uint32_t)((r->done == 0u ? 0u : r->done - 1u) / r->epoch_steps) + 1u;
-    filled->step = step;
-    filled->done = r->done;
-    filled->total = r->total;
-    if (o->on_report != NULL && o->on_report(o->user, filled) != 0) {
-        r->stop = true;
-    }
-}
-
-/* --- Checkpoints -------------------------------------------------------------------------- */
-
-static pk_status lock_checkpoint(run *r)
-{
-    char lock[POCK_PATH_BYTES];
-    char path[POCK_PATH_BYTES];
-    pock_error *error = &r->model->error;
-    if (r->options->checkpoint == NULL) {
-        return PK_OK;
-    }
-    if (!path_resolve(path, r->options->checkpoint)) {
-        return write_failed(error, r->options->checkpoint);
-    }
-    const char *name = path_name(path);
-    if (snprintf(lock, sizeof lock, "%.*s.%s.lock", (int)(name - path), path, name) >=
-        (int)sizeof lock) {
-        errno = ENAMETOOLONG;
-        return write_failed(error, path);
-    }
-    r->lock = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-    if (r->lock < 0) {
-        return write_failed(error, path);
-    }
-    const pk_status status = lock_file(r->lock);
-    if (status == PK_E_BUSY) {
-        return pock_fail(error, PK_E_BUSY, "checkpoint-busy",
-                         "wait for it to end, or choose another --checkpoint",
-                         "another process is training with the checkpoint %s", path);
-    }
-    return status == PK_OK ? PK_OK : write_failed(error, path);
-}
-
-static void make_note(const run *r, char note[NOTE_BYTES])
-{
-    (void)snprintf(note, NOTE_BYTES,
-                   "start=%" PRIu64 " rows=%" PRIu64 " shuffle=%d seed=%" PRId64
-                   " evaluated=%" PRIu64 " worse=%" PRIu32 " best=%a",
-                   r->at.start, r->data->rows, r->options->shuffle != 0,
-                   r->options->shuffle != 0 ? r->options->seed : 0, r->at.evaluated, r->at.worse,
-                   r->at.best);
-}
-
-static pk_status save(run *r)
-{
-    char note[NOTE_BYTES];
-    pock_report filled = {.event = POCK_CHECKPOINT};
-    if (r->options->checkpoint == NULL || r->saved == r->done) {
-        return PK_OK;
-    }
-    make_note(r, note);
-    const pk_status status = state_save(r->model, r->options->checkpoint, 0, note);
-    if (status == PK_OK) {
-        r->saved = r->done;
-        r->saved_ns = now_ns();
-        report(r, &filled);
-    }
-    return status;
-}
-
-/* What a checkpoint notes of its run must be true of this one, or it would not go on but begin
- * something else. */
-static pk_status take_note(run *r, const tensor_file *f)
-{
-    json value = {NULL, NULL};
-    char note[NOTE_BYTES];
-    uint64_t rows = 0;
-    int64_t seed = 0;
-    int shuffle = 0;
-    const bool shuffled = r->options->shuffle != 0;
-    if (!json_find(f->metadata, "pock.run", &value) || !json_string(value, note, sizeof note)) {
-        return PK_OK; /* of another trainer: the step count says how far it was */
-    }
-    if (sscanf(note,
-               "start=%" SCNu64 " rows=%" SCNu64 " shuffle=%d seed=%" SCNd64 " evaluated=%" SCNu64
-               " worse=%" SCNu32 " best=%la",
-               &r->at.start, &rows, &shuffle, &seed, &r->at.evaluated, &r->at.worse,
-               &r->at.best) != 7) {
-        return tensor_file_damaged(f->path, "its note of the run is unreadable", f->error);
-    }
-    if (rows == r->data->rows && (shuffle != 0) == shuffled &&
-        (!shuffled || seed == r->options->seed)) {
-        return PK_OK;
-    }
-    return pock_fail(f->error, PK_E_MISMATCH, "resume-mismatch",
-                     "give the same data, --seed and --no-shuffle as before, or leave --resume out",
-                     "the run of %s had %" PRIu64 " rows, shuffle %d, seed %" PRId64
-                     "; this one has %" PRIu64 ", %d, %" PRId64,
-                     f->path, rows, shuffle, seed, r->data->rows, (int)shuffled, r->options->seed);
-}
-
-static pk_status resume(run *r)
-{
-    tensor_file f;
-    struct stat info;
-    uint64_t step = 0;
-    int64_t seed = 0;
-    pock_model *model = r->model;
-    const char *path = r->options->checkpoint;
-    pk_status status = PK_OK;
-    bool loaded = false;
-    r->at.start = 0;
-    if (path != NULL && stat(path, &info) == 0) {
-        status = tensor_file_open(&f, path, &model->error);
-        if (status == PK_OK) {
-            status = take_note(r, &f);
-            status = status == PK_OK ? state_load(model, &f) : status;
-            tensor_file_close(&f);
-            loaded = status == PK_OK;
-        }
-    }
-    if (status != PK_OK) {
-        return status;
-    }
-    (void)model->core.progress_get(model->context, &step, &seed);
-    r->done = step > r->at.start ? step - r->at.start : 0u;
-    if (loaded) {
-        r->saved = r->done;
-    }
-    pock_report filled = {.event = POCK_RESUMED};
-    report(r, &filled);
-    return PK_OK;
 }
 
 /* --- Steps -------------------------------------------------------------------------------- */
@@ -292,7 +113,7 @@ static pk_status take_step(run *r)
     filler f = {r->data, pick_of(r)};
     const double rate = pock_learning_rate(r->options, r->peak, r->done, r->total);
     float loss = 0.0f;
-    const uint64_t begin = now_ns();
+    const uint64_t begin = run_now_ns();
     pk_status status = data_check(r->data, &f.pick, f.pick.rows);
     if (status != PK_OK) {
         return status;
@@ -305,12 +126,12 @@ static pk_status take_step(run *r)
         return model_core_status(model, status);
     }
     pock_report filled = {.event = POCK_STEP, .loss = (double)loss, .lr = rate};
-    filled.step_ns = now_ns() - begin;
+    filled.step_ns = run_now_ns() - begin;
     r->times[r->loss_count % KEPT_TIMES] = filled.step_ns;
     r->loss_sum += (double)loss;
     r->loss_count++;
     r->done++;
-    report(r, &filled);
+    run_report(r, &filled);
     return PK_OK;
 }
 
@@ -332,7 +153,7 @@ static void report_epoch(run *r)
     }
     r->loss_sum = 0.0;
     r->loss_count = 0;
-    report(r, &filled);
+    run_report(r, &filled);
 }
 
 static bool epoch_ends(const run *r)
@@ -364,7 +185,7 @@ static pk_status evaluate(run *r)
     } else {
         r->at.worse++;
     }
-    report(r, &filled);
+    run_report(r, &filled);
     return PK_OK;
 }
 
@@ -376,14 +197,14 @@ static bool gives_up(const run *r)
 static bool save_is_due(const run *r)
 {
     const pock_train_options *o = r->options;
-    const double minutes = (double)(now_ns() - r->saved_ns) / 60e9;
+    const double minutes = (double)(run_now_ns() - r->saved_ns) / 60e9;
     return epoch_ends(r) || (o->checkpoint_steps > 0u && r->done % o->checkpoint_steps == 0u) ||
            (o->checkpoint_minutes > 0.0 && minutes >= o->checkpoint_minutes);
 }
 
 static pk_status stopped(run *r)
 {
-    const pk_status status = save(r);
+    const pk_status status = run_save(r);
     if (status != PK_OK) {
         return status;
     }
@@ -400,7 +221,7 @@ static pk_status loop(run *r)
             report_epoch(r);
         }
         if (status == PK_OK && save_is_due(r)) {
-            status = save(r);
+            status = run_save(r);
         }
         if (status == PK_OK && evaluation_is_due(r) && !r->stop) {
             status = evaluate(r);
@@ -414,9 +235,9 @@ static pk_status loop(run *r)
     }
     if (gives_up(r)) {
         pock_report filled = {.event = POCK_EARLY_STOP, .loss = r->at.best};
-        report(r, &filled);
+        run_report(r, &filled);
     }
-    return save(r);
+    return run_save(r);
 }
 
 /* --- Options ------------------------------------------------------------------------------ */
@@ -490,14 +311,14 @@ pk_status pock_train(pock_model *model, pock_data *data, const pock_train_option
     r.at.best = INFINITY;
     r.order_epoch = UINT64_MAX;
     r.saved = UINT64_MAX;
-    r.saved_ns = now_ns();
+    r.saved_ns = run_now_ns();
     r.epoch_steps = data->rows / (data->entry->rows * model->manifest.micro_batches);
     r.total = r.epoch_steps * o->epochs;
     r.peak = o->lr < 0.0 ? model->manifest.learning_rate : o->lr;
     (void)model->core.progress_get(model->context, &r.at.start, &seed);
-    status = lock_checkpoint(&r);
+    status = run_lock(&r);
     if (status == PK_OK && o->resume != 0) {
-        status = resume(&r);
+        status = run_resume(&r);
     }
     if (status == PK_OK) {
         status = loop(&r);

@@ -94,6 +94,8 @@ typedef enum pk_kind {
 #define PK_GRAD_SUM 2u
 /* No step writes this tensor; it is mapped from a file, read-only. */
 #define PK_FROZEN 4u
+/* Steps read it by rows, where an index says: of an embedding table most is never read. */
+#define PK_GATHERED 8u
 
 /* What a tensor is; the numbers stay valid as long as the library is loaded. */
 typedef struct pk_tensor {

@@ -8,6 +8,7 @@
 #if defined(__linux__)
 #include <sched.h>
 #endif
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -205,6 +206,35 @@ static void *map_memory(uint64_t bytes)
     return base;
 }
 
+/* Tell the system that of these tensors only single pages will be wanted. Verifying the file has
+ * loaded all of it, and what is there is mapped with its neighbours: so it is let go first. */
+static void advise_gathered(const pk_context *context, const pk_frozen *frozen)
+{
+#if defined(MADV_RANDOM) && defined(POSIX_FADV_DONTNEED)
+    const uint64_t page = page_bytes();
+    for (uint32_t i = 0; i < context->program->tensor_count; i++) {
+        const pk_value *value = &context->program->tensors[i];
+        const uint32_t both = PK_FROZEN | PK_GATHERED;
+        if ((value->tensor.flags & both) != both ||
+            PK_PLACE_SPACE(value->place) != PK_SPACE_FROZEN) {
+            continue;
+        }
+        const uint64_t begin = frozen->offset + PK_PLACE_OFFSET(value->place);
+        const uint64_t first = align_up(begin, page);
+        const uint64_t end = (begin + value->tensor.nbytes) / page * page;
+        if (first < end) {
+            uint8_t *at = (uint8_t *)context->frozen_mapping + first;
+            (void)posix_fadvise(frozen->file, (off_t)first, (off_t)(end - first),
+                                POSIX_FADV_DONTNEED);
+            (void)madvise(at, (size_t)(end - first), MADV_RANDOM);
+        }
+    }
+#else
+    (void)context;
+    (void)frozen;
+#endif
+}
+
 /* The file from its beginning: an offset that is no multiple of a page cannot be mapped. */
 static pk_status map_frozen(pk_context *context, const pk_frozen *frozen)
 {
@@ -228,6 +258,7 @@ static pk_status map_frozen(pk_context *context, const pk_frozen *frozen)
     context->frozen_mapping = base;
     context->frozen_mapping_bytes = mapped;
     context->spaces[PK_SPACE_FROZEN] = (uint8_t *)base + frozen->offset;
+    advise_gathered(context, frozen);
     return PK_OK;
 }
 

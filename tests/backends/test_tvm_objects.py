@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 from pockc.backends.base import Kernel
-from pockc.backends.tvm import BACKEND, targets
+from pockc.backends.tvm import BACKEND
 from pockc.errors import UserError
-from pockc.ir import DType, TensorType
 from pockc.ir.attrs import Attrs
 from pockc.ir.types import f32
 from tests.backends.native import Case, Library, case
@@ -193,11 +192,3 @@ def test_a_missing_tvm_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         "[no-tvm] the backend 'tvm' needs a package that is missing: tvm\n"
         "    fix  pip install 'pockc[compile]'"
     )
-
-
-def test_every_target_is_described() -> None:
-    for name in targets.NAMES:
-        target = targets.get(name)
-        assert target.vector_floats in (4, 8, 16)
-        assert target.vector_registers in (16, 32)
-        assert TensorType((1,), DType.F32).nbytes < target.l1_bytes < target.l2_bytes

@@ -26,7 +26,8 @@ graph t {
 def test_help_names_every_command_and_shows_examples(pockc: Command) -> None:
     status, out, _ = pockc("--help")
     assert status == 0
-    names = ("compile", "train", "eval", "predict", "inspect", "export", "opt", "targets")
+    names = ("compile", "train", "eval", "predict", "inspect", "export", "opt", "deploy",
+             "fetch", "bench", "runtime", "targets")  # fmt: skip
     assert [n for n in names if n not in out] == []
     for name in names[:-1]:
         status, out, _ = pockc(name, "--help")
@@ -76,6 +77,32 @@ def test_training_can_leave_the_artifact_and_write_another(
         assert after.seed == 7
         trained = after.state_dict()["fc.weight"]
     np.testing.assert_array_equal(load_file(checkpoint)["fc.weight"], trained)
+
+
+def test_resuming_goes_on_from_the_checkpoint(
+    pockc: Command, toy_path: Path, data: Path, tmp_path: Path
+) -> None:
+    whole, parts = tmp_path / "whole.pock", tmp_path / "parts.pock"
+    command = (
+        "train",
+        toy_path,
+        "--data",
+        data,
+        "--lr",
+        0.05,
+        "--checkpoint",
+        tmp_path / "run",
+    )
+    assert (
+        pockc("train", toy_path, "--data", data, "--lr", 0.05, "--epochs", 3, "-o", whole)[0]
+        == 0
+    )
+    assert pockc(*command, "--epochs", 1, "-o", tmp_path / "first.pock")[0] == 0
+    assert (tmp_path / "run" / "checkpoint.safetensors").is_file()
+    status, out, _ = pockc(*command, "--epochs", 3, "--resume", "-o", parts)
+    assert (status, out.splitlines()[0]) == (0, "resumed  after 2 steps")
+    for name in ("state.safetensors", "manifest.json"):
+        assert (parts / name).read_bytes() == (whole / name).read_bytes()
 
 
 def test_a_loss_that_is_no_number_leaves_the_artifact_as_it_was(

@@ -13,7 +13,7 @@ from torch import nn
 
 from pockc.cli.compiling import with_batch
 from pockc.frontend.loading import UserModel
-from pockc.runtime import load
+from pockc.runtime import load, read_manifest
 from tests.cli.conftest import Command
 
 MODEL = """\
@@ -110,3 +110,29 @@ def test_examples_are_repeated_or_cut_to_the_wanted_batch() -> None:
     assert five.target_example.tolist() == [0, 1, 2, 0, 1]
     named = with_batch(UserModel(nn.Identity(), {"x": x}), 1)
     assert named.example_inputs["x"].shape == (1, 2)
+
+
+@pytest.mark.needs_torch
+@pytest.mark.needs_tvm
+def test_a_target_of_tvm_makes_a_folder_that_a_bare_board_runs(
+    pockc: Command, tmp_path: Path
+) -> None:
+    model = tmp_path / "net.py"
+    model.write_text(MODEL, encoding="utf-8")
+    target = "llvm -mtriple=aarch64-linux-gnu -mcpu=cortex-a73"
+    for options, programs in ((), {"pock-run", "libpock.so"}), (("--static",), {"pock-run"}):
+        artifact = tmp_path / f"net{len(options)}.pock"
+        status, _, err = pockc("compile", model, "--target", target, "-o", artifact, *options)
+        assert (status, err) == (0, "")
+        manifest = read_manifest(artifact)
+        machine = manifest.machine
+        assert (machine.target, machine.arch, machine.cpu) == (
+            "cortex-a73",
+            "aarch64",
+            "cortex-a73",
+        )
+        # Listed in the manifest, so that they are verified, and saved with the weights.
+        assert set(manifest.files) & {"pock-run", "libpock.so"} == programs
+        for name in programs:
+            assert (artifact / name).stat().st_mode & 0o111 == 0o111
+            assert int.from_bytes((artifact / name).read_bytes()[18:20], "little") == 183

@@ -1,14 +1,22 @@
 """Run by .ci/run in a fresh environment that holds the built wheel and numpy only.
 
-The working folder is a user's project with a package named `backends` of its own.
+The working folder is a user's project with a package named `backends` of its own, and with an
+artifact, `model.pock`, that was compiled elsewhere: this is Python on the device.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from pockc.runtime.manifest import InputSpec
 
 
 def main() -> None:
@@ -37,7 +45,37 @@ def main() -> None:
     )
     if without_typer.returncode == 0 or "pip install" not in without_typer.stderr:
         raise SystemExit(f"the command line does not say what is missing: {without_typer}")
-    sys.stdout.write("the installed package is complete\n")
+    train_a_step(Path("model.pock"))
+    sys.stdout.write("the installed package is complete and trains\n")
+
+
+def train_a_step(path: Path) -> None:
+    """Train, save and go on from the checkpoint, and fail where that does not add up."""
+    import numpy as np
+
+    import pockc
+
+    others = importlib.util.find_spec("torch") or importlib.util.find_spec("typer")
+    if others:
+        raise SystemExit("the environment holds more than numpy")
+    rng = np.random.default_rng(0)
+    with pockc.load(path, threads=1) as model:
+        specs = model.train_inputs
+        batch = [_random(rng, s) for s in specs]
+        first = model.train_step(*batch)
+        model.save_checkpoint("model.safetensors")
+        second = model.train_step(*batch)
+        model.load_state("model.safetensors")
+        again = model.train_step(*batch)
+        rows = len(model.predict(*batch[:-1]))
+    if not (second < first and again == second and rows == len(batch[0])):
+        raise SystemExit(f"training does not add up: {first}, {second}, {again}, {rows} rows")
+
+
+def _random(rng: np.random.Generator, spec: InputSpec) -> np.ndarray:
+    if spec.dtype == "f32":
+        return rng.standard_normal(spec.shape, "float32")
+    return rng.integers(spec.values.low, spec.values.high + 1, spec.shape)
 
 
 if __name__ == "__main__":

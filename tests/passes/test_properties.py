@@ -25,6 +25,7 @@ EXACT = (
     "eliminate_dead",
     "share_common",
     "reuse_clamped",
+    "recompute",
     "choose_layout",
     "reorder",
     "update_in_place",

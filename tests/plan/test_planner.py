@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 
 from pockc.errors import InternalError
 from pockc.ir import DType, Graph, Loss, OptState, Param, Prediction, Scalar, Update
+from pockc.passes import parse_passes, run_passes
 from pockc.plan import (
     ALIGN_BYTES,
     COPY_KERNEL,
@@ -263,3 +264,60 @@ def test_what_no_step_writes_is_frozen() -> None:
         "optimizer.k.v": "state[256:512]",  # the optimizer's, though nothing writes it
     }
     assert (state.nbytes, state.frozen_nbytes) == (512, 512)
+
+
+def test_what_no_entry_reads_has_no_place() -> None:
+    made = graph("""
+      %x : f32[8,8] = input batch "x"
+      %w : f32[8,8] = input param "w"
+      %folded : f32[8,8] = input param "folded"
+      %y : f32[8,8] = add(%x, %w)
+      output prediction "0" %y
+    """)
+    plan = planned(made)
+    assert [tensor_name(s.key) for s in plan.state.slots] == ["w"]
+    assert Param("folded") not in {p.role for p in plan.entries[0].inputs}
+    # What one entry only carries along, another may read.
+    read = graph("""
+      %folded : f32[8,8] = input param "folded"
+      output prediction "0" %folded
+    """)
+    entries = [entry_of(made), entry_of(read, name="other")]
+    both = make_plan(entries)
+    verify_plan(entries, both)
+    assert [tensor_name(s.key) for s in both.state.slots] == ["w", "folded"]
+
+
+def test_a_table_that_is_read_by_rows_is_marked() -> None:
+    plan = planned(
+        graph("""
+      %ids : i64[3] = input batch "ids"
+      %table : f32[8,4] = input param "table"
+      %tied : f32[3,4] = input param "tied"
+      %turned : f32[4,8] = input param "turned"
+      %a : f32[3,4] = take(%table, %ids) {axis=0}
+      %b : f32[3,4] = take(%tied, %ids) {axis=0}
+      %c : f32[4,3] = take(%turned, %ids) {axis=1}
+      %d : f32[3,4] = add(%b, %tied)
+      output prediction "0" %a
+      output prediction "1" %c
+      output prediction "2" %d
+    """)
+    )
+    marked = {tensor_name(s.key): s.gathered for s in plan.state.slots}
+    assert marked == {"table": True, "tied": False, "turned": False}
+
+
+def test_a_table_inside_a_fused_kernel_is_marked() -> None:
+    made = graph("""
+      %ids : i64[3] = input batch "ids"
+      %table : f32[8,4] = input param "table"
+      %bias : f32[3,4] = input param "bias"
+      %a : f32[3,4] = take(%table, %ids) {axis=0}
+      %y : f32[3,4] = add(%a, %bias)
+      output prediction "0" %y
+    """)
+    fused = run_passes(made, parse_passes("fuse"))
+    assert [n.op for n in fused.nodes] == ["fused"]
+    marked = {tensor_name(s.key): s.gathered for s in planned(fused).state.slots}
+    assert marked == {"table": True, "bias": False}

@@ -60,19 +60,24 @@ def test_thousands_of_steps_link_fast(tmp_path: Path, libraries: dict[str, Path]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arch", ["x86_64", "aarch64"])
-def test_libraries_are_linked_for_other_machines(tmp_path: Path, arch: str) -> None:
+@pytest.mark.parametrize(
+    ("triple", "machine"),
+    [("x86_64-linux-gnu", 62), ("aarch64-linux-gnu", 183), ("armv7l-linux-gnueabihf", 40)],
+)
+def test_libraries_are_linked_for_other_machines(
+    tmp_path: Path, triple: str, machine: int
+) -> None:
     plan = toy_plan()
     copies = tuple(
         Step("pk_copy", (step.args[0], step.args[0]), step.node)
         for step in plan.entries[0].steps[:1]
     )
     plan = replace(plan, entries=(replace(plan.entries[0], steps=copies),))
-    target = NativeTarget.of_llvm(f"{arch}-linux-gnu")
+    target = NativeTarget.of_llvm(triple)
     link(plan, {}, tmp_path / "step.so", target)
     head = (tmp_path / "step.so").read_bytes()[:20]
     assert head[:4] == b"\x7fELF"
-    assert int.from_bytes(head[18:20], "little") == {"x86_64": 62, "aarch64": 183}[arch]
+    assert int.from_bytes(head[18:20], "little") == machine
     assert (tmp_path / "step.so").stat().st_size < 100_000
 
 
@@ -117,6 +122,14 @@ def test_names_are_written_as_c_strings() -> None:
 
 
 def test_the_host_is_a_platform_with_an_old_libc() -> None:
-    assert HOST.triple.endswith("-linux-gnu.2.28")
+    assert HOST.triple.endswith("-linux-gnu.2.17")
     assert NativeTarget.of_llvm("aarch64-linux-musl").triple == "aarch64-linux-musl"
-    assert NativeTarget.of_llvm("x86_64-unknown-linux-gnu").triple == "x86_64-linux-gnu.2.28"
+    assert NativeTarget.of_llvm("x86_64-unknown-linux-gnu").triple == "x86_64-linux-gnu.2.17"
+
+
+def test_platforms_are_named_as_zig_names_them() -> None:
+    arm = NativeTarget.of_llvm("armv7l-linux-gnueabihf")
+    assert arm.triple == "arm-linux-gnueabihf.2.17"
+    static = NativeTarget.of_llvm("armv7l-linux-gnueabihf", static=True)
+    assert static.triple == "arm-linux-musleabihf"
+    assert NativeTarget.of_llvm("aarch64-linux-gnu", static=True).triple == "aarch64-linux-musl"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pockc.artifact import Contents, Machine, ValueRange, machine_for, write_artifact
-from pockc.backends.native import HOST, link
+from pockc.artifact import Contents, Machine, ValueRange, write_artifact
+from pockc.backends.native import HOST, link, machine_for, product_of
 from pockc.backends.native.zig import run_zig
 from pockc.ir.attrs import Literal
 from pockc.ir.roles import (
@@ -155,12 +155,10 @@ def toy_machine() -> Machine:
 def toy_contents(library: Path, micro_batches: int = 1, fail: bool = False) -> Contents:
     """Everything that goes into the artifact."""
     return Contents(
-        plan=toy_plan(micro_batches, fail),
-        library=library,
+        product=product_of(toy_plan(micro_batches, fail), library, toy_machine()),
         values=toy_values(),
         buffers=frozenset({"mean", "last_seed"}),
         graph_text="graph toy\n",
-        machine=toy_machine(),
         batch_rows=N * micro_batches,
         micro_batches=micro_batches,
         aliases={"tied.weight": "fc.weight"},

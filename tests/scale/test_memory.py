@@ -78,6 +78,8 @@ def test_a_process_takes_what_is_planned(make: Callable[[], Made], tmp_path: Pat
     assert entry.lower_bound_bytes <= entry.arena_bytes <= 1.05 * entry.lower_bound_bytes
     artifact.save(tmp_path / "model.pock")
     artifact.close()
+    code = [f for f in (tmp_path / "model.pock").iterdir() if f.suffix != ".safetensors"]
+    assert sum(f.stat().st_size for f in code) < 2_000_000  # all but the weights
     del model, artifact
     found = measured(tmp_path / "model.pock")
     assert found["arena"] >= entry.arena_bytes

@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pockc.backends.tvm.builder import Builder, Sink, lower
-from pockc.backends.tvm.kernels import depthwise
+from pockc.backends.tvm.kernels import depthwise, winograd
 from pockc.backends.tvm.kernels.matmul import emit_product
 from pockc.backends.tvm.kernels.planes import Planes
 from pockc.backends.tvm.kernels.product import Product
 from pockc.backends.tvm.kernels.window import is_matmul, pair
-from pockc.backends.tvm.lines import forward_line, gradient_lines
+from pockc.backends.tvm.lines import Line, forward_line, gradient_lines
 from pockc.backends.tvm.pointwise import merged_space
 from pockc.backends.tvm.values import Source, Stored
 from pockc.ir.graph import Node
@@ -47,8 +47,7 @@ def _conv2d(b: Builder, node: Node, operands: Sequence[Source], sink: Sink) -> N
         return
     if is_matmul(a, (r, s)) and _as_matmul(b, x, w, sink, turned=False):
         return
-    filters = _grouped(w, groups, swap=False)
-    Planes(b, x, filters, sink).emit(lines)
+    _convolve(b, x, _grouped(w, groups, swap=False), sink, lines)
 
 
 @lower("conv2d_grad_input")
@@ -70,8 +69,18 @@ def _conv2d_grad_input(b: Builder, node: Node, operands: Sequence[Source], sink:
         return
     if is_matmul(a, (r, s)) and _as_matmul(b, dy, w, sink, turned=True):
         return
-    filters = _grouped(w, groups, swap=True)
-    Planes(b, dy, filters, sink).emit(lines)
+    _convolve(b, dy, _grouped(w, groups, swap=True), sink, lines)
+
+
+def _convolve(
+    b: Builder, x: Source, filters: Stored, sink: Sink, lines: Sequence[Sequence[Line]]
+) -> None:
+    """Write a convolution with filters (groups, R, S, from, to) by the faster method."""
+    found = winograd.choose(b, x, filters, sink, lines)
+    if found is None:
+        Planes(b, x, filters, sink).emit(lines)
+    else:
+        found.emit()
 
 
 def _as_matmul(b: Builder, x: Source, w: Stored, sink: Sink, *, turned: bool) -> bool:

@@ -8,14 +8,14 @@ skipped at run time.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tvm import tirx
 
 from pockc.backends.tvm.builder import Builder, Sink
-from pockc.backends.tvm.tile import spread
+from pockc.backends.tvm.tile import near, spread
 from pockc.backends.tvm.tir import Expr, Memory
 from pockc.backends.tvm.values import Index, Scope, Source, Stored, number
 from pockc.ir.types import TensorType
@@ -68,7 +68,6 @@ class _Rows:
         """Write the loops: rows of results in parallel, vectors of channels, columns."""
         b, x = self.b, self.x
         images, channels = x.type.shape[:2]
-        lanes = b.lanes(x.type.dtype)
         work = (
             images
             * self.rows.count
@@ -77,30 +76,13 @@ class _Rows:
             * self.rows.taps
             * self.line.taps
         )
-        whole, rest = divmod(channels, lanes)
+        usual = 8 if b.target.vector_registers >= 32 else 4
+        width = b.choose("columns", usual, (usual // 2, 3 * usual // 2, usual + 4))
+        inner = interior(self.line)
         with b.nest((images, self.rows.count), b.kind(work)) as (n, q):
-            with b.code.loop(whole) as block:
-                if whole:
-                    self._columns(n, q, b.code.bind(block * lanes), lanes)
-            if rest:
-                self._columns(n, q, b.code.const(whole * lanes), rest)
-
-    def _columns(self, n: Expr, q: Expr, c: Expr, lanes: int) -> None:
-        line = self.line
-        first, last = interior(line)
-        width = 8 if self.b.target.vector_registers >= 32 else 4
-        for w in range(first):
-            self._tile(n, q, c, lanes, self.b.code.const(w), [w])
-        tiles, rest = divmod(last - first, width)
-        with self.b.code.loop(tiles) as t:
-            if tiles:
-                start = self.b.code.bind(t * width + first)
-                self._tile(n, q, c, lanes, start, [None] * width)
-        if rest:
-            start = self.b.code.const(first + tiles * width)
-            self._tile(n, q, c, lanes, start, [None] * rest)
-        for w in range(last, line.count):
-            self._tile(n, q, c, lanes, self.b.code.const(w), [w])
+            for c, lanes in channel_vectors(b, x):
+                for start, columns in stretches(b, self.line.count, inner, width):
+                    self._tile(n, q, c, lanes, start, columns)
 
     def _tile(
         self,
@@ -166,6 +148,42 @@ class _Rows:
                 code.emit(total.store(place, value, lanes))
 
 
+def channel_vectors(b: Builder, x: Source) -> Iterator[tuple[Expr, int]]:
+    """Yield vectors of the channels of images, as (first channel, lanes), in loops."""
+    lanes = b.lanes(x.type.dtype)
+    whole, rest = divmod(x.type.shape[1], lanes)
+    with b.code.loop(whole) as block:
+        if whole:
+            yield b.code.bind(block * lanes), lanes
+    if rest:
+        yield b.code.const(whole * lanes), rest
+
+
+def stretches(
+    b: Builder, count: int, inner: tuple[int, int], width: int
+) -> Iterator[tuple[Expr, list[int | None]]]:
+    """Yield neighbouring columns, as (first column, columns), in loops.
+
+    Args:
+        b: The kernel.
+        count: Number of columns.
+        inner: The columns (first, last + 1) that are all alike: they come `width` at a time and
+            are listed as None. The others come one by one with their numbers.
+        width: See `inner`.
+    """
+    first, last = inner
+    for w in range(first):
+        yield b.code.const(w), [w]
+    tiles, rest = divmod(last - first, width)
+    with b.code.loop(tiles) as t:
+        if tiles:
+            yield b.code.bind(t * width + first), [None] * width
+    if rest:
+        yield b.code.const(first + tiles * width), [None] * rest
+    for w in range(last, count):
+        yield b.code.const(w), [w]
+
+
 def interior(line: Line) -> tuple[int, int]:
     """Return the results (first, last + 1) all of whose taps lie inside the source."""
     fine = [q for q in range(line.count) if all(meets(line, q, t) for t in range(line.taps))]
@@ -217,25 +235,19 @@ class _WeightGradient:
         r, s = self.rows.taps, self.line.taps
         dtype = self.x.type.dtype
         height = max(1, min(self.rows.count, 4096 // max(1, self.line.count)))
+        height = b.choose("block", height, near(height, self.rows.count))
         tasks = -(-self.rows.count // height)
         work = n * self.rows.count * self.line.count * c * r * s
         parts = b.part_count(n * tasks, work)
         partial = b.stage(TensorType((parts, r, s, c), dtype))
-        lanes = b.lanes(dtype)
-        whole, rest = divmod(c, lanes)
         with b.parts(n * tasks, work) as (part, first, count):
             self._clear(partial, part)
             with b.code.loop(count) as t:
                 image, task = b.unravel(b.code.bind(first + t), (n, tasks))
                 begin = b.code.bind(task * height)
                 end = b.code.bind(tirx.min(begin + height, self.rows.count))
-                with b.code.loop(whole) as block:
-                    if whole:
-                        at = b.code.bind(block * lanes)
-                        self._block(partial, part, (image, begin, end), at, lanes)
-                if rest:
-                    at = b.code.const(whole * lanes)
-                    self._block(partial, part, (image, begin, end), at, rest)
+                for at, lanes in channel_vectors(b, self.x):
+                    self._block(partial, part, (image, begin, end), at, lanes)
 
         def total(scope: Scope, index: Index) -> None:
             i, j, channel = index
@@ -292,21 +304,9 @@ class _WeightGradient:
             code.emit(partial.memory.store(partial.offset((part, r, t, c)), value, lanes))
 
     def _row(self, total: Memory, at: tuple[Expr, Expr, Expr], lanes: int, taps: range) -> None:
-        code, line = self.b.code, self.line
-        first, last = interior(line)
-        width = 4
-        for w in range(first):
-            self._columns(total, at, lanes, taps, code.const(w), [w])
-        tiles, rest = divmod(last - first, width)
-        with code.loop(tiles) as t:
-            if tiles:
-                start = code.bind(t * width + first)
-                self._columns(total, at, lanes, taps, start, [None] * width)
-        if rest:
-            start = code.const(first + tiles * width)
-            self._columns(total, at, lanes, taps, start, [None] * rest)
-        for w in range(last, line.count):
-            self._columns(total, at, lanes, taps, code.const(w), [w])
+        line = self.line
+        for start, columns in stretches(self.b, line.count, interior(line), 4):
+            self._columns(total, at, lanes, taps, start, columns)
 
     def _columns(
         self,

@@ -17,6 +17,7 @@ from pockc.backends.tvm.tile import (
     best_shape,
     column_tiles,
     compute,
+    near,
     row_tiles,
 )
 from pockc.backends.tvm.tir import Expr
@@ -42,12 +43,13 @@ class LongProduct:
         right = (
             p.right if p.right.strides[-1] == 1 else b.copy(p.right, TensorType((k, n), dtype))
         )
-        shape = best_shape(b.target, dtype, n)
+        shape = best_shape(b, dtype, n)
         whole, full, rest = column_tiles(n, shape, padded=False)
         work = m * n * k
         parts = b.part_count(k, work)
         partial = b.stage(TensorType((parts, m, n), dtype))
         block = max(16, min(k, b.target.l2_bytes // 2 // ((m + n) * dtype.nbytes)))
+        block = b.choose("block", block, near(block, k))
         with b.parts(k, work) as (part, first, count):
             self._clear(partial, part, m * n)
             blocks = tirx.floordiv(count + (block - 1), block)
@@ -119,6 +121,7 @@ class LongProduct:
 
         # Asking costs a tenth of what waiting for a block does; below this, nobody waits.
         far = p.left.type.nbytes + right.type.nbytes >= 4 * p.b.target.l2_bytes
+        far = p.b.choose("prefetch", far, (True, False))
 
         @contextmanager
         def reduce() -> Iterator[tuple[Expr, ...]]:

@@ -13,6 +13,8 @@ import math
 from collections.abc import Sequence
 
 from pockc.backends.tvm.builder import Builder, Sink, lower
+from pockc.backends.tvm.kernels import columns
+from pockc.backends.tvm.kernels.columns import Columns
 from pockc.backends.tvm.kernels.long_product import LongProduct
 from pockc.backends.tvm.kernels.panels import Panels
 from pockc.backends.tvm.kernels.product import Product
@@ -23,6 +25,9 @@ from pockc.backends.tvm.tir import Expr
 from pockc.backends.tvm.values import Scope, Source, Stored
 from pockc.ir.graph import Node
 from pockc.ir.types import TensorType
+
+SMALL_BYTES = 1 << 18
+"""Sums of all parts that are no matter for memory."""
 
 
 @lower("matmul")
@@ -52,12 +57,21 @@ def emit_product(product: Product) -> None:
     along = product.left.strides[-1] == 1 and product.right.strides[-2] == 1
     if k == 0 or (min(m, n) <= 2 and along):
         _dots(product)
-    elif _is_long(product):
+    elif _form(product) == "long":
         LongProduct(product).emit()
     else:
         matrices = math.prod(product.batch)
-        shape = product_shape(b.target, product.left.type.dtype, n, matrices, b.threads)
-        Panels(product, shape).emit()
+        shape = product_shape(b, product.left.type.dtype, n, matrices)
+        (Columns if columns.suits(product) else Panels)(product, shape).emit()
+
+
+def _form(product: Product) -> str:
+    """Return the form of the loops. Both divide a long reduction with a small result well."""
+    m, n, k = product.sizes
+    usual = "long" if _is_long(product) else "panels"
+    small = m * n * product.left.type.dtype.nbytes * product.b.threads <= SMALL_BYTES
+    either = math.prod(product.batch) == 1 and small and k >= 2 * max(m, n)
+    return product.b.choose("form", usual, ("long", "panels") if either else ())
 
 
 def _is_long(product: Product) -> bool:
@@ -68,7 +82,7 @@ def _is_long(product: Product) -> bool:
     return (
         math.prod(product.batch) == 1
         and operands > product.b.target.l2_bytes
-        and m * n * nbytes * product.b.threads <= max(operands // 4, 1 << 18)
+        and m * n * nbytes * product.b.threads <= max(operands // 4, SMALL_BYTES)
         and k >= 8 * max(m, n)
     )
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from tvm import tirx
 
 from pockc.backends.tvm.builder import Builder
-from pockc.backends.tvm.kernels.product import Product
+from pockc.backends.tvm.kernels.product import LINE_BYTES, Product
 from pockc.backends.tvm.tile import (
     Shape,
     Tile,
@@ -42,13 +42,14 @@ class Panels:
         """Choose whether to pack and how to divide."""
         p = self.product
         m, n, k = p.sizes
-        pack = self._must_pack() or self._should_pack()
+        pack = self._must_pack() or p.b.choose("pack", self._should_pack(), (True, False))
         whole, full, rest = column_tiles(n, self.shape, padded=pack)
         panels = whole + (rest is not None)
         tasks = math.prod(p.batch) * panels
         threads = p.b.threads if p.b.kind(tasks * m * k * full.width) == "parallel" else 1
         even = tasks % threads == 0 or tasks >= 4 * threads
-        if pack and even and not self._right_stays(panels * full.width):
+        usual = "panels" if even and not self._right_stays(panels * full.width) else "tiles"
+        if pack and p.b.choose("share", usual, ("panels", "tiles")) == "panels":
             self._panel_by_panel(panels, whole, full, rest)
         else:
             self._tile_by_tile(panels, whole, full, rest, pack=pack)
@@ -87,7 +88,8 @@ class Panels:
                     start = panel * full.width
                     self._pack(batch, start, vectors, buffer, base)
                     right = _packed(buffer, base, vectors.width)
-                    self._rows(batch, start, vectors, right, None)
+                    more = None if whole < 2 else t + 1 < count
+                    self._rows(batch, start, vectors, right, None, more)
 
     def _tile_by_tile(
         self, panels: int, whole: int, full: Vectors, rest: Vectors | None, *, pack: bool
@@ -107,7 +109,8 @@ class Panels:
                         self._pack(batch, panel * full.width, vectors, buffer, base)
         height = row_tiles(m, self.shape)
         tiles = -(-m // height)
-        by_rows = self._right_stays(panels * full.width)
+        order = "rows" if self._right_stays(panels * full.width) else "panels"
+        by_rows = b.choose("order", order, ("rows", "panels")) == "rows"
         inner = (tiles, panels) if by_rows else (panels, tiles)
         with b.nest((*p.batch, *inner), b.kind(work)) as (*batch, first, second):
             tile, panel = (first, second) if by_rows else (second, first)
@@ -156,13 +159,20 @@ class Panels:
         vectors: Vectors,
         right: Callable[[int, int, Expr], Expr],
         tile: Expr | None,
+        more: Expr | None = None,
     ) -> None:
-        """Write the tiles of a panel, or only number `tile` of them."""
+        """Write the tiles of a panel, or only number `tile` of them.
+
+        `more` says whether another panel follows: it comes nearer as the tiles go on.
+        """
         b, (m, _, _) = self.product.b, self.product.sizes
         height = row_tiles(m, self.shape)
         whole, rest = divmod(m, height)
         if tile is None:
             with b.code.loop(whole) as t:
+                if more is not None:
+                    with b.code.when(more):
+                        self._approach(batch, start + vectors.width, t, whole)
                 self._tile(batch, t * height, height, start, vectors, right)
             if rest:
                 first = b.code.const(whole * height)
@@ -174,6 +184,21 @@ class Panels:
             with b.code.when(tirx.EQ(tile, whole)):
                 first = b.code.const(whole * height)
                 self._tile(batch, first, rest, start, vectors, right)
+
+    def _approach(self, batch: Sequence[Expr], start: Expr, step: Expr, steps: int) -> None:
+        """Ask for one part in `steps` of the lines of the panel from column `start` on."""
+        code, right = self.product.b.code, self.product.right
+        line = LINE_BYTES // right.type.dtype.nbytes
+        k, width = self.product.sizes[2], self.shape.vectors * self.shape.lanes
+        by_columns = right.strides[-1] != 1
+        per_row = -(-(k if by_columns else width) // line)
+        share = -(-per_row * (width if by_columns else k) // steps)
+        with code.loop(share) as at:
+            count = code.bind(step * share + at)
+            row = code.bind(tirx.floordiv(count, per_row))
+            place = code.bind(tirx.floormod(count, per_row) * line)
+            index = (place, start + row) if by_columns else (row, start + place)
+            code.emit(right.memory.prefetch(code.bind(right.offset((*batch, *index)))))
 
     def _tile(
         self,
@@ -223,7 +248,9 @@ class Panels:
         """
         left = self.product.left
         down, along = left.strides[-2:]
-        if along != 1 or down != left.type.shape[-1] or left.type.nbytes < FAR_BYTES:
+        if along != 1 or down != left.type.shape[-1]:
+            return None
+        if not self.product.b.choose("prefetch", left.type.nbytes >= FAR_BYTES, (True, False)):
             return None
         return self.product.b.code.bind(left.offset((*batch, first + rows, 0)))
 

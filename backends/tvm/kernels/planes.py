@@ -15,7 +15,15 @@ from tvm import tirx
 from pockc.backends.tvm.builder import Builder, Sink
 from pockc.backends.tvm.kernels.panels import pack
 from pockc.backends.tvm.lines import Line, place
-from pockc.backends.tvm.tile import Tile, Vectors, best_shape, column_tiles, compute, row_tiles
+from pockc.backends.tvm.tile import (
+    Tile,
+    Vectors,
+    best_shape,
+    column_tiles,
+    compute,
+    near,
+    row_tiles,
+)
 from pockc.backends.tvm.tir import Expr, Memory
 from pockc.backends.tvm.values import Index, Scope, Source, Stored, number
 from pockc.ir.types import TensorType
@@ -82,7 +90,7 @@ class _Phase:
         """Write the tasks: some rows of results of one image each."""
         b, x = self.b, self.of.x
         groups, source, result = self.channels
-        shape = best_shape(b.target, x.type.dtype, result)
+        shape = best_shape(b, x.type.dtype, result)
         direct = self._filters_direct(result)
         whole, full, rest = column_tiles(result, shape, padded=not direct)
         panels = _panels(whole, full, rest)
@@ -112,7 +120,9 @@ class _Phase:
                         self._row(at, vectors, full, left, right)
 
     def _filters_direct(self, result: int) -> bool:
-        return self.of.filters.strides[-1] == 1 and result <= DIRECT_COLUMNS
+        if self.of.filters.strides[-1] != 1:
+            return False
+        return not self.b.choose("pack", result > DIRECT_COLUMNS, (True, False))
 
     def _pack(
         self,
@@ -180,6 +190,7 @@ class _Phase:
         b = self.b
         fits = b.target.l2_bytes // 4 // (4 * row_floats * self.rows.in_step)
         most = max(1, min(self.rows.count, fits))
+        most = b.choose("block", most, near(most, self.rows.count))
 
         def even(height: int) -> bool:
             tasks = images * -(-self.rows.count // height)
@@ -288,7 +299,7 @@ class _Phase:
         right: Callable[..., Expr],
     ) -> None:
         """Write the tiles of one row and one panel."""
-        shape = best_shape(self.b.target, self.of.x.type.dtype, self.channels[2])
+        shape = best_shape(self.b, self.of.x.type.dtype, self.channels[2])
         height = row_tiles(self.line.count, shape)
         whole, rest = divmod(self.line.count, height)
         with self.b.code.loop(whole) as t:

@@ -12,6 +12,9 @@ from pockc.backends.tvm.tir import Expr
 from pockc.backends.tvm.values import Scope, Stored
 from pockc.ir.types import TensorType
 
+LINE_BYTES = 64
+"""A line of every cache in use."""
+
 
 @dataclass(frozen=True, slots=True)
 class Product:
@@ -24,6 +27,7 @@ class Product:
         right: Of shape (*batch, k, n).
         sink: Takes elements at (*batch, m, n), or (*batch, n, m) if `turned`.
         turned: Whether the result is the transpose of what the sink takes.
+        first_row: Where the left operand's row 0 is in the sink, if it is a block of rows.
     """
 
     b: Builder
@@ -32,6 +36,7 @@ class Product:
     right: Stored
     sink: Sink
     turned: bool = False
+    first_row: Expr = 0
 
     @property
     def sizes(self) -> tuple[int, int, int]:
@@ -68,13 +73,14 @@ class Product:
 
     def put(self, scope: Scope, batch: Sequence[Expr], i: Expr, j: Expr, value: Expr) -> None:
         """Give an element to the sink."""
+        i = self.first_row + i
         place = (j, i) if self.turned else (i, j)
         self.sink.put(scope, (*batch, *place), value)
 
     def expect(self, scope: Scope, batch: Sequence[Expr], i: Expr, j: Expr) -> None:
         """Tell the sink that the elements of row `i` from column `j` on will come."""
         if not self.turned:
-            self.sink.expect(scope, (*batch, i, j))
+            self.sink.expect(scope, (*batch, self.first_row + i, j))
 
 
 def turned(x: Stored) -> Stored:

@@ -30,6 +30,7 @@ from pockc.backends.tvm.tile import (
     best_shape,
     column_tiles,
     compute,
+    near,
     row_tiles,
 )
 from pockc.backends.tvm.tir import Expr
@@ -108,9 +109,11 @@ class _Gradient:
             + self.dy.type.shape[1] * self.dy.type.shape[3]
         )
         height = max(1, min(self.rows.count, b.target.l2_bytes // 2 // row_bytes))
+        height = b.choose("block", height, near(height, self.rows.count))
         tasks = images * -(-self.rows.count // height)
         parts = b.part_count(tasks, work)
-        if nbytes * parts <= PARTIAL_BYTES:
+        usual = "parts" if nbytes * parts <= PARTIAL_BYTES else "tiles"
+        if b.choose("form", usual, ("parts", "tiles") if usual == "parts" else ()) == "parts":
             self._in_parts(parts, height, work)
         else:
             self._by_tile(work)
@@ -171,7 +174,7 @@ class _Gradient:
     def _kinds(self) -> list[tuple[int, int, int, Vectors, int, int]]:
         """Return the kinds of tile: rows, how many and from where; columns likewise."""
         source, result = self.channels
-        shape = best_shape(self.b.target, self.x.type.dtype, result)
+        shape = best_shape(self.b, self.x.type.dtype, result)
         height = row_tiles(source, shape)
         whole, rest = divmod(source, height)
         panels, full, last = column_tiles(result, shape, padded=False)

@@ -1,4 +1,4 @@
-"""Results that each gather a small number of elements: poolings, and any convolution, slowly.
+"""Results that each gather a small number of elements: poolings and their gradients.
 
 The lanes are neighbouring results in memory. Every result walks over its window; what lies
 outside the images is guarded.
@@ -13,12 +13,18 @@ from dataclasses import dataclass
 from tvm import tirx
 
 from pockc.backends.tvm.builder import Builder, Sink, lower
+from pockc.backends.tvm.kernels.depthwise import channels_last
+from pockc.backends.tvm.kernels.max_pool_gradient import Gradient, Winners
+from pockc.backends.tvm.lines import forward_line, gradient_lines
 from pockc.backends.tvm.sums import Monoid, loops, monoid
 from pockc.backends.tvm.tir import Expr
 from pockc.backends.tvm.values import Index, NotVectorizableError, Scope, Source, number
 from pockc.ir.attrs import Attrs
 from pockc.ir.graph import Node
 from pockc.ir.types import DType
+
+UNROLLED_PHASES = 16
+"""Max poolings with larger steps are not unrolled: their gradient's code would be too long."""
 
 Term = Callable[[Scope, Index, Sequence[Expr]], Expr]
 Finish = Callable[[Index, Expr], Expr]
@@ -191,62 +197,76 @@ def _avg_pool2d_grad(b: Builder, node: Node, operands: Sequence[Source], sink: S
     """Every element of the images sums the shares of the windows that cover it."""
     dy = operands[0]
     attrs, shape = node.attrs, node.type.shape
-    kernel, stride, pad = (pair(attrs, n) for n in ("kernel", "stride", "padding"))
 
     def term(scope: Scope, index: Index, ks: Sequence[Expr]) -> Expr:
-        place: list[Expr] = [index[0], index[1]]
-        tests: list[Expr] = []
-        for d, (i, t) in enumerate(zip(index[2:], ks, strict=True)):
-            o = tirx.floordiv(i + pad[d], stride[d]) - t if stride[d] > 1 else i + pad[d] - t
-            place.append(o)
-            tests += [o >= 0, o < dy.type.shape[2 + d], i + pad[d] - o * stride[d] < kernel[d]]
-        guard = inside(scope, *tests)
-        share = _share(attrs, shape, tuple(place), dy.type.dtype)
-        return chosen(
-            guard, dy.at(scope, tuple(place), guard) * share, number(0, dy.type.dtype)
-        )
+        place, _, guard = _covering(scope, attrs, dy.type.shape, index, ks)
+        share = _share(attrs, shape, place, dy.type.dtype)
+        return chosen(guard, dy.at(scope, place, guard) * share, number(0, dy.type.dtype))
 
-    extents = (-(-kernel[0] // stride[0]), -(-kernel[1] // stride[1]))
-    gather(b, sink, Window(extents, monoid("reduce_sum", dy.type.dtype), term))
+    gather(b, sink, Window(_most_covering(attrs), monoid("reduce_sum", dy.type.dtype), term))
+
+
+def _most_covering(attrs: Attrs) -> tuple[int, ...]:
+    """Return how many windows can cover an element, along each dimension."""
+    dims = zip(*(pair(attrs, name) for name in ("kernel", "stride", "dilation")), strict=True)
+    return tuple(-(-((k - 1) * dilation + 1) // step) for k, step, dilation in dims)
+
+
+def _covering(
+    scope: Scope, attrs: Attrs, shape: Sequence[int], index: Index, ks: Sequence[Expr]
+) -> tuple[Index, list[Expr], Expr | None]:
+    """Return the window that is number `ks` of those around an element, if there is one.
+
+    Args:
+        scope: The block.
+        attrs: The pooling's.
+        shape: Of its results.
+        index: The element of the images.
+        ks: Number of the window along each dimension, backwards from the last.
+
+    Returns:
+        The index of the window, which of its taps meets the element, and the guard.
+    """
+    place: list[Expr] = [index[0], index[1]]
+    taps: list[Expr] = []
+    tests: list[Expr] = []
+    names = [pair(attrs, name) for name in ("kernel", "stride", "padding", "dilation")]
+    for d, (i, t) in enumerate(zip(index[2:], ks, strict=True)):
+        kernel, stride, pad, dilation = (p[d] for p in names)
+        o = tirx.floordiv(i + pad, stride) - t if stride > 1 else i + pad - t
+        from_start = i + pad - o * stride
+        place.append(o)
+        taps.append(tirx.floordiv(from_start, dilation) if dilation > 1 else from_start)
+        tests += [o >= 0, o < shape[2 + d], from_start <= (kernel - 1) * dilation]
+        tests += [tirx.EQ(tirx.floormod(from_start, dilation), 0)] if dilation > 1 else []
+    return tuple(place), taps, inside(scope, *tests)
 
 
 @lower("max_pool2d_grad")
 def _max_pool2d_grad(b: Builder, node: Node, operands: Sequence[Source], sink: Sink) -> None:
-    """Every element asks each window that covers it whether it is its first maximum.
-
-    It is if no earlier element of the window is as large and no later one is larger.
-    """
-    x, dy = operands
-    attrs, dtype = node.attrs, x.type.dtype
-    kernel, stride, pad, dilation = (
-        pair(attrs, n) for n in ("kernel", "stride", "padding", "dilation")
-    )
+    """Windows with large steps are asked element by element; see `max_pool_gradient`."""
+    x, dy = (channels_last(b, o) for o in operands)
+    names = [pair(node.attrs, n) for n in ("kernel", "stride", "padding", "dilation")]
+    sides = [
+        (n, o, *(p[d] for p in names))
+        for d, (n, o) in enumerate(zip(x.type.shape[2:], dy.type.shape[2:], strict=True))
+    ]
+    winners = Winners(b, x, *(forward_line(*side) for side in sides))
+    phases = [gradient_lines(*side) for side in sides]
+    if len(phases[0]) * len(phases[1]) <= UNROLLED_PHASES:
+        Gradient(winners, dy, phases[0], phases[1], sink).emit()
+        return
+    won = winners.stage(dy.type.shape)
+    zero = number(0, dy.type.dtype)
 
     def term(scope: Scope, index: Index, ks: Sequence[Expr]) -> Expr:
-        place: list[Expr] = [index[0], index[1]]
-        tests: list[Expr] = []
-        for d, (i, k) in enumerate(zip(index[2:], ks, strict=True)):
-            from_start = i + pad[d] - k * dilation[d]
-            o = tirx.floordiv(from_start, stride[d]) if stride[d] > 1 else from_start
-            place.append(o)
-            tests += [from_start >= 0, o < dy.type.shape[2 + d]]
-            tests += [tirx.EQ(o * stride[d], from_start)] if stride[d] > 1 else []
-        guard = inside(scope, *tests)
-        mine = scope.code.bind(x.at(scope, index))
-        won: Expr = tirx.const(True, "bool")
-        for r in range(kernel[0]):
-            for s in range(kernel[1]):
-                where, here = _source_place(scope, attrs, x.type.shape, tuple(place), (r, s))
-                here = here if guard is None or here is None else tirx.And(guard, here)
-                other = scope.code.bind(
-                    chosen(here, x.at(scope, where, here), number(-math.inf, dtype))
-                )
-                earlier = tirx.Or(ks[0] > r, tirx.And(tirx.EQ(ks[0], r), ks[1] > s))
-                won = tirx.And(won, tirx.if_then_else(earlier, other < mine, other <= mine))
-        given = dy.at(scope, tuple(place), guard)
-        return tirx.Select(won, given, number(0, dtype))
+        place, (r, s), guard = _covering(scope, node.attrs, dy.type.shape, index, ks)
+        mine = tirx.EQ(won.at(scope, place, guard), r * names[0][1] + s)
+        return chosen(guard, tirx.Select(mine, dy.at(scope, place, guard), zero), zero)
 
-    gather(b, sink, Window(kernel, monoid("reduce_sum", dtype), term))
+    gather(
+        b, sink, Window(_most_covering(node.attrs), monoid("reduce_sum", dy.type.dtype), term)
+    )
 
 
 def is_matmul(attrs: Attrs, kernel: tuple[int, int]) -> bool:

@@ -1,0 +1,187 @@
+"""From one finished graph to one ONNX model: names, inputs, outputs, phases."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from pockc.backends.base import unlowered
+from pockc.backends.onnx.builder import METADATA_OPSET, Builder
+from pockc.backends.onnx.elements import ELEMENTS
+from pockc.backends.onnx.lowerings import LOWERINGS
+from pockc.backends.onnx.patterns import ways
+from pockc.backends.onnx.weights import initializer
+from pockc.errors import UserError
+from pockc.ir.graph import Graph, Node
+from pockc.ir.phases import ancestors, forward_nodes
+from pockc.ir.roles import (
+    Batch,
+    Buffer,
+    InputRole,
+    Loss,
+    OptState,
+    OutputRole,
+    Param,
+    Scalar,
+    role_fields,
+    state_written,
+)
+from pockc.ir.types import TensorType
+from pockc.plan.names import tensor_name
+from pockc.plan.types import StateKey
+
+PORTS = "pockc.io"
+"""Metadata of a model: what its inputs and outputs are for, as JSON."""
+
+NEW = "new."
+"""Before the name of a tensor of the state: what it is after the call."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A model whose large constants have no place in a file yet."""
+
+    builder: Builder
+    inputs: tuple[tuple[str, InputRole], ...]
+    outputs: tuple[tuple[str, OutputRole], ...]
+
+    def types(self) -> list[tuple[InputRole, TensorType]]:
+        """Return what the model takes."""
+        kept = {role for _, role in self.inputs}
+        return [(i.role, i.type) for i in self.builder.graph.inputs if i.role in kept]
+
+
+def draft(
+    graph: Graph, state: frozenset[StateKey], values: Mapping[str, np.ndarray], opset: int
+) -> Draft:
+    """Lower a graph.
+
+    Args:
+        graph: In the form of operators.
+        state: What may change between calls: inputs of the model. Other parameters and buffers
+            become constants.
+        values: Their content.
+        opset: Version of the operators.
+
+    Raises:
+        UserError: [no-lowering] for every node whose op is not lowered.
+    """
+    problems = tuple(unlowered(graph, LOWERINGS.names, "onnx"))
+    if problems:
+        raise UserError(*problems)
+    builder = Builder(graph, opset, phase_of=_phases(graph))
+    chosen = ways(graph)
+    read = {r for way in chosen.values() for r in way.reads} | graph.output_values
+    inputs = []
+    for i in graph.inputs:
+        if isinstance(i.role, Batch):
+            read.add(i.name)  # a caller gives the whole batch
+        if i.name not in read:
+            continue
+        if isinstance(i.role, Param | Buffer) and i.role not in state:
+            name = builder.constant(values[i.role.name], i.type.dtype, i.role.name)
+        else:
+            name = builder.unique(_input_name(i.role))
+            inputs.append((name, i.role))
+        builder.bind(i.name, name)
+    for node in graph.nodes:
+        if node.name in chosen:
+            builder.lower(node, chosen[node.name].rule)
+    outputs = [(builder.result(o.value, _output_name(o.role)), o.role) for o in graph.outputs]
+    return Draft(builder, tuple(inputs), tuple(outputs))
+
+
+def _phases(graph: Graph) -> Callable[[Node], str]:
+    """Return which part of a step a node belongs to; "" if there is only one."""
+    if not any(state_written(o.role) for o in graph.outputs):
+        return lambda node: ""  # noqa: ARG005
+    forward = forward_nodes(graph)
+    late: set[str] = {
+        i.name
+        for i in graph.inputs
+        if isinstance(i.role, OptState) or i.role in (Scalar("lr"), Scalar("step"))
+    }
+    for node in graph.nodes:
+        if late.intersection(node.inputs):
+            late.add(node.name)
+    gradients = ancestors(graph, (i for n in graph.nodes if n.name in late for i in n.inputs))
+
+    def phase(node: Node) -> str:
+        if node.name in forward:
+            return "forward"
+        made_by_model = node.source is not None or node.name in gradients
+        return "update" if node.name in late or not made_by_model else "backward"
+
+    return phase
+
+
+def _input_name(role: InputRole) -> str:
+    return role.name if isinstance(role, Batch | Scalar) else tensor_name(role)
+
+
+def _output_name(role: OutputRole) -> str:
+    written = state_written(role)
+    if written is not None and not isinstance(written, Batch | Scalar):
+        return NEW + tensor_name(written)
+    return "loss" if isinstance(role, Loss) else ".".join((role.keyword, *role_fields(role)))
+
+
+def finish(
+    drafted: Draft,
+    places: Mapping[str, int],
+    producer: str,
+    initializers: Sequence[onnx.TensorProto] | None = None,
+) -> onnx.ModelProto:
+    """Return the model, its large constants at their places in the file of weights.
+
+    Args:
+        drafted: The model.
+        places: Where each large constant begins in the file.
+        producer: Who made it.
+        initializers: The constants, if they are not in that file.
+    """
+    builder = drafted.builder
+    graph = builder.graph
+    types = dict(drafted.types())
+    inputs = [_value(name, types[role]) for name, role in drafted.inputs]
+    outputs = [
+        _value(name, graph.type_of(o.value))
+        for (name, _), o in zip(drafted.outputs, graph.outputs, strict=True)
+    ]
+    weights = initializers
+    if weights is None:
+        weights = [initializer(n, w, places) for n, w in builder.weights.items()]
+    made = helper.make_graph(list(builder.nodes()), graph.name, inputs, outputs, weights)
+    model = helper.make_model(
+        made,
+        producer_name=producer,
+        opset_imports=[helper.make_opsetid("", builder.opset)],
+        ir_version=10 if builder.opset >= METADATA_OPSET else 9,
+    )
+    helper.set_model_props(model, {PORTS: json.dumps(_ports(drafted), indent=1)})
+    return model
+
+
+def _value(name: str, tensor: TensorType) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, ELEMENTS[tensor.dtype], tensor.shape)
+
+
+def _ports(drafted: Draft) -> dict[str, list[dict[str, str]]]:
+    """Return what every input and output is for, as the runtime reads it."""
+    inputs = [
+        {"name": name, "role": role.keyword, "tensor": _input_name(role)}
+        for name, role in drafted.inputs
+    ]
+    outputs = []
+    for name, role in drafted.outputs:
+        written = state_written(role)
+        port = {"name": name, "role": role.keyword}
+        if isinstance(written, Param | Buffer | OptState):
+            port["tensor"] = tensor_name(written)
+        outputs.append(port)
+    return {"inputs": inputs, "outputs": outputs}

@@ -1,0 +1,71 @@
+"""Writes a fine-tuned artifact as an ONNX model for inference, and compares it with `predict`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from pockc.errors import Problem, UserError
+from pockc.runtime import load
+from pockc.runtime.dtypes import BY_NAME
+from pockc.runtime.manifest import InputSpec, Manifest
+
+_RTOL, _ATOL = 1e-3, 1e-4
+"""How far predictions may be apart, the latter as a part of the largest: sums in another order."""
+
+
+def write_model(path: Path, folder: Path, values: Mapping[str, np.ndarray], name: str) -> None:
+    """Write the model of an artifact with these weights; `name` is what `path` will be called."""
+    try:
+        from pockc.backends.onnx import inference
+    except ImportError as error:
+        what = f"an ONNX model needs a package that is missing: {error.name}"
+        raise UserError(Problem("no-onnx", what, fix="pip install 'pockc[onnx]'")) from error
+    inference.save(inference.inference_model(folder, values), path, name)
+
+
+def compared(path: Path, folder: Path, manifest: Manifest) -> str:
+    """Run a written model and the artifact on the same random batch; say how far they are apart.
+
+    Raises:
+        UserError: [export-mismatch] They do not predict the same.
+    """
+    specs = manifest.entries["predict"].inputs
+    rng = np.random.default_rng(0)
+    batch = [_drawn(s, rng) for s in specs]
+    try:
+        import onnxruntime
+
+        with load(folder) as artifact:
+            expected = artifact.run("predict", *batch)
+    except ImportError:
+        return "not compared with predict: onnxruntime is not installed"
+    except UserError as error:
+        if error.problems[0].slug != "artifact-target":
+            raise
+        return "not compared with predict: the artifact is for another machine"
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        str(path), options, providers=["CPUExecutionProvider"]
+    )
+    found = session.run(None, {s.name: b for s, b in zip(specs, batch, strict=True)})
+    worst = 0.0
+    for a, b in zip(found, expected.values(), strict=True):
+        error_, scale = np.abs(a - b), float(np.abs(b).max(initial=0.0))
+        worst = max(worst, float(error_.max(initial=0.0)))
+        if not (error_ <= _ATOL * scale + _RTOL * np.abs(b)).all():
+            what = f"the model predicts otherwise than the artifact: {worst:.3g} apart"
+            fix = "please report this with the model"
+            raise UserError(Problem("export-mismatch", what, fix=fix))
+    return f"checked against predict (largest difference {worst:.2g})"
+
+
+def _drawn(spec: InputSpec, rng: np.random.Generator) -> np.ndarray:
+    element = BY_NAME[spec.dtype]
+    if element.kind == "f":
+        return rng.standard_normal(spec.shape).astype(element.numpy)
+    low, high = (0, 1) if spec.values is None else (spec.values.low, spec.values.high)
+    return rng.integers(low, high, spec.shape, endpoint=True).astype(element.numpy)

@@ -1,0 +1,42 @@
+"""What a scheme costs, read off the plan that the compiler makes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pockc import driver
+from pockc.search.kernel_times import KernelTimes
+
+STEP_ENTRIES = ("train_step", "apply_update")
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Private memory and time of one training step.
+
+    Attributes:
+        state_bytes: What lasts: trained parameters, the optimizer's tensors, buffers.
+        arena_bytes: What a step needs besides: saved activations and temporaries.
+        step_ms: Time of a step, all micro-batches together.
+    """
+
+    state_bytes: int
+    arena_bytes: int
+    step_ms: float
+
+    @property
+    def memory_bytes(self) -> int:
+        """State and arena together; frozen weights are mapped from a file besides."""
+        return self.state_bytes + self.arena_bytes
+
+
+def cost_of(planned: driver.Planned, times: KernelTimes, micro_batches: int = 1) -> Cost:
+    """Return the cost of a plan: its memory exactly, its time as `times` expects it."""
+    ms = 0.0
+    for entry in planned.entries:
+        if entry.name in STEP_ENTRIES:
+            runs = micro_batches if entry.name == "train_step" else 1
+            steps = planned.memory.entry(entry.name)
+            if steps is not None:
+                ms += runs * sum(times.step_ms(entry.graph, s) for s in steps.steps)
+    return Cost(planned.memory.state.nbytes, planned.memory.arena_bytes, ms)

@@ -1,0 +1,286 @@
+"""Costs of thousands of schemes a second, put together from pieces of real plans.
+
+A step's memory over time falls into one piece per block and pass. While block b runs,
+forward or backward, what lives is what the blocks before it keep for their backward passes,
+and the block's own values. Both depend on what is trained of the block and on whether
+anything before it is trained, and hardly on anything else. So every plan that the compiler
+makes is cut into such pieces, which are kept; a scheme whose pieces are all known is a few
+sums and a maximum. For a scheme with an unknown piece the compiler runs, and all its pieces
+are known from then on.
+
+What depends on more than that (a fusion across the border of two blocks) is seen when the
+same piece comes out of two plans with different sizes; the larger one stays, so that the
+estimate rather errs above. The search checks what it returns against a plan of its own in
+any case.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from pockc import driver, plan
+from pockc.frontend.captured import Captured
+from pockc.ir.phases import forward_end
+from pockc.plan.arena import aligned
+from pockc.plan.liveness import Block, blocks_of
+from pockc.plan.program import Program, program_of
+from pockc.scheme import Config
+from pockc.scheme.blocks import is_below
+from pockc.search.cost import STEP_ENTRIES, Cost, cost_of
+from pockc.search.kernel_times import KernelTimes
+from pockc.search.space import Genes, Space
+
+Key = tuple[str, int, object, object]
+"""An entry, a place in it (a block, or what lies before or behind all blocks), its context."""
+
+
+@dataclass(slots=True)
+class Piece:
+    """A block's part of an entry.
+
+    Attributes:
+        own_bytes: The most bytes of its own that live while it runs.
+        kept_bytes: What it keeps for the backward pass.
+        ms: The time of its kernels.
+    """
+
+    own_bytes: int = 0
+    kept_bytes: int = 0
+    ms: float = 0.0
+
+
+@dataclass
+class Estimator:
+    """Knows the cost of schemes of one model, and learns more where it must.
+
+    Attributes:
+        captured: The model.
+        space: Its schemes.
+        base: The optimizer and everything else but what is trained.
+        options: The target.
+        times: Times of kernels.
+        plans: How many plans were made.
+        conflicts: How often a piece had another size than before.
+    """
+
+    captured: Captured
+    space: Space
+    base: Config
+    options: driver.Options
+    times: KernelTimes
+    plans: int = 0
+    conflicts: int = 0
+    _pieces: dict[Key, Piece] = field(default_factory=dict)
+    _state: dict[object, int] = field(default_factory=dict)
+    _recipes: dict[tuple[object, ...], object] = field(default_factory=dict)
+    _exact: dict[Genes, Cost] = field(default_factory=dict)
+
+    def exact(self, genes: Genes) -> Cost:
+        """Return what the compiler itself plans for a scheme, and learn its pieces."""
+        if genes not in self._exact:
+            config = self.space.config(self.base, genes)
+            planned = driver.plan_captured(self.captured, config, self.options, self._recipes)  # type: ignore[arg-type]
+            self.plans += 1
+            cost = cost_of(planned, self.times, self.captured.micro_batches)
+            self._exact[genes] = cost
+            self._learn(genes, planned)
+        return self._exact[genes]
+
+    def cost(self, genes: Genes) -> Cost:
+        """Return the cost of a scheme: from pieces if all are known, else from a plan."""
+        known = self._exact.get(genes)
+        return known or self.composed(genes) or self.exact(genes)
+
+    def composed(self, genes: Genes) -> Cost | None:
+        """Return the cost of a scheme out of known pieces, None if one is unknown."""
+        arena, ms = 0, 0.0
+        for entry in self._entries():
+            kept, runs = 0, 1
+            if entry == "train_step":
+                runs = self.captured.micro_batches
+            for at, context in self._places(genes):
+                piece = self._pieces.get((entry, at, context, None))
+                if piece is None:
+                    return None
+                arena = max(arena, kept + piece.own_bytes)
+                kept += piece.kept_bytes
+                if entry in STEP_ENTRIES:
+                    ms += runs * piece.ms
+        state = self._state_bytes(genes)
+        return None if state is None or not self._pieces else Cost(state, arena, ms)
+
+    def _entries(self) -> tuple[str, ...]:
+        names = ("train_step", "evaluate", "predict")
+        return (*names, "apply_update") if self.captured.micro_batches > 1 else names
+
+    def _places(self, genes: Genes) -> Iterator[tuple[int, object]]:
+        """Yield each block with what its piece depends on, and the ends of the model.
+
+        What lies before the first trained block is inference: one piece, whatever the rest is.
+        """
+        first = self.space.first_trained(genes)
+        start = genes[first] if first < len(genes) else None
+        # A block's result is kept if the gradient of a weight of the next one reads it.
+        choices = self.space.choices(genes)
+        reads = [
+            *(u.reads_input(c) for u, c in zip(self.space.units, choices, strict=True)),
+            True,
+        ]
+        yield -1, (first, start)
+        for at, gene in enumerate(genes):
+            if at >= first:
+                yield at, (gene, at == first, reads[at + 1], at > 0 and genes[at - 1])
+        yield len(genes), first == len(genes)
+
+    def _state_bytes(self, genes: Genes) -> int | None:
+        total = self._state.get("fixed")
+        if total is None:
+            return None
+        for at, gene in enumerate(genes):
+            part = self._state.get((at, gene))
+            if gene and part is None:
+                return None
+            total += part or 0
+        return total
+
+    def _learn(self, genes: Genes, planned: driver.Planned) -> None:
+        self._learn_state(genes, planned)
+        context = dict(self._places(genes))
+        for entry in planned.entries:
+            cut = _Cut(entry, self.space, self.space.first_trained(genes))
+            layout = planned.memory.entry(entry.name)
+            ms: dict[int, float] = defaultdict(float)
+            for step, at in zip(layout.steps if layout else (), cut.places, strict=False):
+                ms[at] += self.times.step_ms(entry.graph, step)
+            pieces = cut.pieces()
+            for at, known in context.items():
+                piece = pieces.get(at, Piece())
+                piece.ms = ms[at]
+                self._keep((entry.name, at, known, None), piece)
+
+    def _keep(self, key: Key, piece: Piece) -> None:
+        old = self._pieces.setdefault(key, piece)
+        if (old.own_bytes, old.kept_bytes) != (piece.own_bytes, piece.kept_bytes):
+            self.conflicts += 1
+            old.own_bytes = max(old.own_bytes, piece.own_bytes)
+            old.kept_bytes = max(old.kept_bytes, piece.kept_bytes)
+
+    def _learn_state(self, genes: Genes, planned: driver.Planned) -> None:
+        sizes: dict[object, int] = {"fixed": 0}
+        owner = {
+            p: at
+            for at, unit in enumerate(self.space.units)
+            for p in (*unit.biases, *unit.weights)
+        }
+        sizes |= {(at, gene): 0 for at, gene in enumerate(genes) if gene}
+        for slot in planned.memory.state.slots:
+            if slot.space is not plan.Space.STATE:
+                continue
+            name = getattr(slot.key, "param", getattr(slot.key, "name", None))
+            at = owner.get(str(name))
+            key: object = "fixed" if at is None else (at, genes[at])
+            sizes[key] += aligned(slot.type.nbytes)
+        self._state |= sizes
+
+
+class _Cut:
+    """An entry's calls, each with the block that it belongs to."""
+
+    def __init__(self, entry: plan.Entry, space: Space, first: int) -> None:
+        self.entry, self.first, self.last = entry, first, len(space.units)
+        self.program: Program = program_of(entry)
+        names = [u.name for u in space.units]
+        owner = {
+            p: at for at, u in enumerate(space.units) for p in (*u.biases, *u.weights)
+        } | dict.fromkeys(space.head, self.last)
+        self._find(names, owner)
+
+    def _find(self, names: list[str], owner: dict[str, int]) -> None:
+        graph = self.entry.graph
+        turn = forward_end(graph)
+        forward = {
+            n.name for n in graph.nodes[: (turn if turn is not None else len(graph.nodes)) + 1]
+        }
+        place: dict[str, int] = {}
+        for source in graph.inputs:
+            role = source.role
+            name = getattr(role, "param", getattr(role, "name", ""))
+            place[source.name] = owner.get(name, -1)
+        before = -1
+        backward: set[str] = set()
+        for node in graph.nodes:
+            module = node.source.module if node.source else ""
+            found = next(
+                (i for i, n in enumerate(names) if module and is_below(module, n)), None
+            )
+            if found is None:
+                operands = [place[i] for i in node.inputs]
+                if node.name in forward:
+                    found = max(operands, default=-1)
+                    # Behind the last block begins the head.
+                    if found == self.last - 1 and node.source and node.source.module:
+                        found = self.last
+                else:
+                    late = [place[i] for i in node.inputs if i in backward]
+                    found = min(late) if late else max(operands, default=before)
+            if node.op != "literal":
+                before = found
+            place[node.name] = found
+            if node.name not in forward:
+                backward.add(node.name)
+        self.value_place = {v: self._merged(p) for v, p in place.items()}
+        self.places = [self.value_place.get(c.node, -1) for c in self.program.instructions]
+
+    def _merged(self, at: int) -> int:
+        """Take all that comes before the first trained block as one."""
+        return -1 if at < self.first and at < self.last else at
+
+    def pieces(self) -> dict[int, Piece]:
+        """Return the pieces of this entry by place."""
+        blocks = blocks_of(self.program)
+        found: dict[int, Piece] = defaultdict(Piece)
+        kept = self._kept(blocks)
+        for block, at in kept.items():
+            found[at].kept_bytes += aligned(block.nbytes)
+        end = len(self.program.instructions) + 1
+        at_time = [-1, *self.places, self.last]
+        live: list[list[Block]] = [[] for _ in range(end + 1)]
+        for block in blocks:
+            for time in range(block.start, min(block.end, end) + 1):
+                live[time].append(block)
+        before: dict[int, int] = {}
+        total = 0
+        for at in (-1, *range(self.last + 1)):
+            before[at] = total
+            total += found[at].kept_bytes
+        for time, alive in enumerate(live):
+            at = at_time[time]
+            base = sum(aligned(b.nbytes) for b in alive if b in kept and kept[b] < at)
+            own = sum(aligned(b.nbytes) for b in alive)
+            if base == before[at]:
+                own -= base
+            elif own <= before[at]:
+                continue  # something that runs late, after what blocks keep is gone
+            else:
+                own -= before[at]
+            found[at].own_bytes = max(found[at].own_bytes, own)
+        return found
+
+    def _kept(self, blocks: list[Block]) -> dict[Block, int]:
+        """Return the values that live when the forward pass ends, with their blocks."""
+        graph = self.entry.graph
+        turn = forward_end(graph)
+        if turn is None:
+            return {}
+        forward = {n.name for n in graph.nodes[: turn + 1]}
+        time = max(
+            (i + 1 for i, c in enumerate(self.program.instructions) if c.node in forward),
+            default=0,
+        )
+        return {
+            b: self.value_place.get(str(b.key), -1)
+            for b in blocks
+            if b.start < time < b.end and isinstance(b.key, str)
+        }

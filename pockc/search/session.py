@@ -1,0 +1,172 @@
+"""One search: a captured model, its schemes, and the steps from budgets to a configuration."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from pockc import driver, runtime
+from pockc.backends.tvm import targets
+from pockc.errors import Problem, UserError
+from pockc.frontend.captured import Captured
+from pockc.scheme import Config
+from pockc.scheme.config import Optimizer
+from pockc.search import contribution as contributions
+from pockc.search.contribution import Contributions, Scores
+from pockc.search.cost import Cost
+from pockc.search.estimate import Estimator
+from pockc.search.evolve import Budget, Found, Search, Settings
+from pockc.search.kernel_times import KernelTimes, measure
+from pockc.search.space import Genes, Space, make_space
+
+MOST_CANDIDATES = 40
+"""Schemes whose plan is looked at, should the estimate have been too low for the first ones."""
+
+
+@dataclass
+class Session:
+    """A model that schemes are looked for.
+
+    Attributes:
+        captured: The model.
+        base: The optimizer and everything else but what is trained.
+        options: The target.
+        space: The schemes.
+        times: Times of kernels.
+        estimator: Knows what schemes cost.
+    """
+
+    captured: Captured
+    base: Config
+    options: driver.Options
+    space: Space
+    times: KernelTimes
+    estimator: Estimator = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin with no cost known."""
+        self.estimator = Estimator(
+            self.captured, self.space, self.base, self.options, self.times
+        )
+
+    @classmethod
+    def of(
+        cls,
+        captured: Captured,
+        base: Config,
+        options: driver.Options,
+        *,
+        head_lr_scale: float = 1.0,
+        times_file: Path | None = None,
+    ) -> Session:
+        """Return the session of a captured model.
+
+        Raises:
+            UserError: [search-space] The model has no repeated blocks; [kernel-times].
+        """
+        target = targets.get(options.target)
+        threads = options.threads or target.cores
+        space = make_space(captured.parameters, captured.modules, head_lr_scale=head_lr_scale)
+        times = KernelTimes.read(target, threads, times_file)
+        return cls(captured, base, options, space, times)
+
+    def scores(self, data: Mapping[str, np.ndarray], kind: str) -> Scores:
+        """Return the proxy's scores; compiles a full update by plain SGD for it."""
+        config = self.base.model_copy(
+            update={"preset": "full", "update": None, "clip_norm": None, **_SGD}
+        )
+        with TemporaryDirectory(prefix="pockc-") as folder:
+            path = Path(folder) / "full.pock"
+            driver.build_captured(self.captured, config, path, self.options)
+            with runtime.load(path, self.options.threads) as artifact:
+                return contributions.proxy_scores(artifact, self.captured, data, kind=kind)
+
+    def measure(
+        self,
+        genes: Genes,
+        batch: Callable[[runtime.Artifact], Sequence[object]],
+        steps: int = 10,
+    ) -> None:
+        """Compile a scheme, and add the times of its kernels."""
+        config = self.space.config(self.base, genes)
+        planned = driver.plan_captured(self.captured, config, self.options)
+        with TemporaryDirectory(prefix="pockc-") as folder:
+            path = Path(folder) / "measured.pock"
+            driver.build_captured(self.captured, config, path, self.options)
+            with runtime.load(path, self.options.threads) as artifact:
+                measure(artifact, planned, batch(artifact), steps, self.times)
+
+    def search(
+        self,
+        gains: Contributions,
+        budget: Budget,
+        settings: Settings,
+        progress: Callable[[int, int], None] = lambda *_: None,
+    ) -> Outcome:
+        """Return the best scheme whose own plan is within the budget.
+
+        Raises:
+            UserError: [budget] Not even the head alone fits.
+        """
+        search = Search(self.space, gains, self.estimator.cost, budget)
+        none = (0,) * len(self.space.units)
+        least = search.look(none)
+        if not budget.allows(least.cost):
+            raise UserError(_too_small(budget, least.cost))
+        greedy = search.greedy() or least
+        search.evolve(settings, progress)
+        for _ in range(MOST_CANDIDATES):
+            best = search.best() or least
+            exact = self.estimator.exact(best.genes)
+            search.seen[best.genes] = Found(best.genes, exact, best.contribution)
+            if budget.allows(exact):
+                return Outcome(
+                    search.seen[best.genes], greedy, search.pareto(), len(search.seen)
+                )
+        return Outcome(least, least, search.pareto(), len(search.seen))
+
+
+_SGD: Mapping[str, object] = {"optimizer": Optimizer(name="sgd", lr=1.0, weight_decay=0.0)}
+"""One step of it changes a tensor by its gradient."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a search found.
+
+    Attributes:
+        best: The scheme, with the cost that its own plan has.
+        greedy: What the greedy knapsack found, with its estimated cost.
+        front: What nothing else beats in memory and contribution.
+        seen: How many schemes were looked at.
+    """
+
+    best: Found
+    greedy: Found
+    front: list[Found]
+    seen: int
+
+
+def _too_small(budget: Budget, least: Cost) -> Problem:
+    wanted = []
+    if budget.memory_bytes is not None:
+        wanted.append(f"{budget.memory_bytes} bytes (it takes {least.memory_bytes})")
+    if budget.step_ms is not None:
+        wanted.append(f"{budget.step_ms:g} ms (it takes about {least.step_ms:.3g})")
+    what = f"training the head alone does not fit {' and '.join(wanted)}"
+    fix = "allow more, or use a smaller batch (--batch, or accumulate in the configuration)"
+    return Problem("budget", what, fix=fix)
+
+
+def digest_of(data: Mapping[str, np.ndarray]) -> str:
+    """Return a short hash of arrays, to tell whether results are of the same data."""
+    sha = hashlib.sha256()
+    for name in sorted(data):
+        sha.update(f"{name} {data[name].dtype} {data[name].shape}".encode())
+        sha.update(np.ascontiguousarray(data[name]).tobytes())
+    return sha.hexdigest()[:16]

@@ -1,0 +1,406 @@
+"""An artifact's ONNX models, run by ONNX Runtime; the state stays where the provider runs.
+
+Each model takes the state and returns it anew. Every tensor of the state has one buffer, or two
+that take turns where the old value may still be read when the new one is written. They are bound
+to the model once, so that a step copies nothing but its batch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pockc.errors import Problem, UserError
+from pockc.runtime.dtypes import BY_NAME, Array
+from pockc.runtime.library import Entry, Memory, Tensor
+from pockc.runtime.manifest import InputSpec, Manifest, OutputSpec, TensorSpec
+
+CPU = "CPUExecutionProvider"
+_DEVICES = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "cuda"}
+"""Where the tensors of a provider live, if not in the memory of the processor."""
+
+_IN_PLACE = "pockc.in_place"
+_PORTS = "pockc.io"
+
+
+@dataclass
+class _Slot:
+    """A tensor of the state: one buffer, or two of which `current` holds the value."""
+
+    tensor: Tensor
+    values: list[Any]
+    hosts: list[Array | None]
+    current: int = 0
+
+    @property
+    def value(self) -> Any:  # noqa: ANN401  an OrtValue
+        return self.values[self.current]
+
+    @property
+    def target(self) -> int:
+        """The buffer that takes the next value."""
+        return (self.current + 1) % len(self.values)
+
+
+@dataclass(frozen=True)
+class _Port:
+    name: str
+    role: str
+    tensor: str
+
+
+@dataclass
+class _Model:
+    """A loaded entry: its session, what it reads and writes, and the memory for both."""
+
+    session: Any
+    reads: tuple[_Port, ...]
+    writes: tuple[_Port, ...]
+    batch: list[Array]
+    scalars: dict[str, Array]
+    results: dict[str, Array]
+    fixed: list[tuple[str, Any, bool]]
+    bindings: dict[tuple[int, ...], Any]
+
+
+class OnnxProgram:
+    """The models of an artifact with an open state."""
+
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        threads: int | None = None,
+        providers: Sequence[Any] | None = None,
+    ) -> None:
+        """Allocate the state; a model is loaded when it is first run.
+
+        Raises:
+            UserError: [no-onnxruntime] It is not installed; [no-provider] it lacks a provider.
+        """
+        self._ort = _onnxruntime()
+        self._folder, self._manifest = folder, manifest
+        self._threads = threads
+        self._providers = _checked(self._ort, providers)
+        self._device = _DEVICES.get(_name(self._providers[0]), "cpu")
+        self._step, self._seed = 0, manifest.seed
+        self._models: dict[str, _Model] = {}
+        self._open = True
+        self.entries = {
+            name: _entry(i, name, manifest) for i, name in enumerate(sorted(manifest.entries))
+        }
+        self._slots = self._allocate()
+        self.tensors = tuple(s.tensor for s in self._slots.values())
+
+    def _allocate(self) -> dict[str, _Slot]:
+        entries = self._manifest.entries.values()
+        names = sorted({n for e in entries for n in (*e.reads, *e.writes)})
+        written = {n for e in entries for n in e.writes}
+        twice = {n for e in entries for n in e.writes if n not in e.in_place}
+        sums = self._manifest.entries["train_step"].writes if self._parts > 1 else ()
+        slots = {}
+        for index, name in enumerate(names):
+            spec = self._manifest.tensors[name]
+            tensor = _state_tensor(index, name, spec, name in written, name in sums)
+            count = 2 if name in twice else 1
+            made = [self._buffer(tensor.shape, tensor.element.name) for _ in range(count)]
+            slots[name] = _Slot(tensor, [v for v, _ in made], [h for _, h in made])
+        return slots
+
+    def _buffer(self, shape: tuple[int, ...], dtype: str) -> tuple[Any, Array | None]:
+        """Return a tensor of zeros on the device and, if that is the processor, its memory."""
+        zeros = np.zeros(shape, BY_NAME[dtype].numpy)
+        value = self._ort_value(zeros, dtype, self._device)
+        return value, zeros if self._device == "cpu" else None
+
+    def _ort_value(self, array: Array, dtype: str, device: str) -> Any:  # noqa: ANN401
+        value_of = self._ort.OrtValue
+        if dtype == "bf16":
+            return value_of.ortvalue_from_numpy_with_onnx_type(array, _BFLOAT16)
+        return value_of.ortvalue_from_numpy(array, device, 0)
+
+    @property
+    def _parts(self) -> int:
+        return self._manifest.micro_batches
+
+    @property
+    def is_open(self) -> bool:
+        """Whether `close` has not been called yet."""
+        return self._open
+
+    def close(self) -> None:
+        """Let go of models and state. Closing twice does nothing."""
+        self._open = False
+        self._models.clear()
+        self._slots.clear()
+
+    @property
+    def memory(self) -> Memory:
+        """What the state takes; ONNX Runtime allocates everything else by itself."""
+        nbytes = sum(s.tensor.nbytes * len(s.values) for s in self._slots.values())
+        return Memory(nbytes, 0, 0, nbytes, 0)
+
+    @property
+    def threads(self) -> int:
+        """Number of threads that run kernels on the processor."""
+        return self._threads or len(os.sched_getaffinity(0))
+
+    def memory_of(self, tensor: Tensor) -> memoryview | None:
+        """Return a tensor's memory, None if a device holds it."""
+        slot = self._slots[tensor.name]
+        host = slot.hosts[slot.current]
+        return None if host is None else memoryview(host.reshape(-1).view(np.uint8).data)
+
+    def read(self, tensor: Tensor, first: int, target: Array) -> None:
+        """Copy elements from number `first` on into a contiguous array."""
+        slot = self._slots[tensor.name]
+        host = slot.hosts[slot.current]
+        source = slot.value.numpy() if host is None else host
+        target.reshape(-1)[:] = source.reshape(-1)[first : first + target.size]
+
+    def write(self, tensor: Tensor, first: int, source: Array) -> None:
+        """Copy a contiguous array over the elements from number `first` on."""
+        slot = self._slots[tensor.name]
+        host = slot.hosts[slot.current]
+        if host is not None:
+            host.reshape(-1)[first : first + source.size] = source.reshape(-1)
+            return
+        whole = source if source.size == tensor.size else np.array(slot.value.numpy())
+        whole.reshape(-1)[first : first + source.size] = source.reshape(-1)
+        slot.value.update_inplace(np.ascontiguousarray(whole.reshape(tensor.shape)))
+
+    def frozen_offset(self, tensor: Tensor) -> int:
+        """Return 0: what is frozen is part of the models."""
+        return 0 * tensor.index
+
+    @property
+    def frozen_changed(self) -> bool:
+        """Whether a frozen tensor was given other values: none can be."""
+        return False
+
+    def nonfinite_tensor(self) -> Tensor | None:
+        """Return the first tensor changed by steps that holds a NaN or an infinity."""
+        for slot in self._slots.values():
+            if not slot.tensor.written or slot.tensor.element.kind != "f":
+                continue
+            host = slot.hosts[slot.current]
+            array = slot.value.numpy() if host is None else host
+            if not np.isfinite(array).all():
+                return slot.tensor
+        return None
+
+    def run(self, entry: Entry, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
+        """Run an entry: contiguous arrays of exactly the tensors' types."""
+        model = self._model(entry.name)
+        self._call(model, inputs, {"lr": 0.0, "step": 1, "seed": 0})
+        for tensor, output in zip(entry.outputs, outputs, strict=True):
+            output[...] = model.results[tensor.name]
+
+    def train_step(self, lr: float, inputs: Sequence[Array]) -> tuple[float, bool]:
+        """Take one step; return the loss and whether it is finite."""
+        model, parts = self._model("train_step"), self._parts
+        total = 0.0
+        step = self._step + 1
+        for part in range(parts):
+            own = [a.reshape(parts, -1)[part] for a in inputs] if parts > 1 else inputs
+            numbers = {"lr": lr, "step": step, "seed": self.step_seed(step, part)}
+            self._call(model, own, numbers)
+            loss = float(model.results["loss"])
+            total += loss
+            if not math.isfinite(loss):
+                self._clear_sums()
+                return total / parts, False
+        if "apply_update" in self.entries:
+            self._call(self._model("apply_update"), (), {"lr": lr, "step": step, "seed": 0})
+        self._step = step
+        return total / parts, True
+
+    def _clear_sums(self) -> None:
+        for slot in self._slots.values():
+            if slot.tensor.grad_sum:
+                self.write(
+                    slot.tensor, 0, np.zeros(slot.tensor.shape, slot.tensor.element.numpy)
+                )
+
+    def progress(self) -> tuple[int, int]:
+        """Return the steps taken and the seed."""
+        return self._step, self._seed
+
+    def set_progress(self, step: int, seed: int) -> None:
+        """Set the steps taken and the seed."""
+        self._step, self._seed = step, seed
+
+    def step_seed(self, step: int, micro_batch: int = 0) -> int:
+        """Return the seed that a step, counted from 1, hands to its kernels: `pk_step_seed`."""
+        gamma = 0x9E3779B97F4A7C15
+        return _mix(_mix(self._seed + gamma) + step * gamma + micro_batch) >> 1
+
+    def _call(
+        self, model: _Model, inputs: Sequence[Array], numbers: Mapping[str, float]
+    ) -> None:
+        for memory, given in zip(model.batch, inputs, strict=True):
+            memory[...] = given.reshape(memory.shape)
+        for name, memory in model.scalars.items():
+            memory[...] = numbers[name]
+        model.session.run_with_iobinding(self._binding(model))
+        for port in model.writes:
+            slot = self._slots[port.tensor]
+            slot.current = slot.target
+
+    def _binding(self, model: _Model) -> Any:  # noqa: ANN401  an IOBinding
+        """Return the binding for the buffers whose turn it is; there are two in the end."""
+        used = [self._slots[p.tensor] for p in (*model.reads, *model.writes)]
+        turn = tuple(s.current for s in used)
+        if turn not in model.bindings:
+            binding = model.session.io_binding()
+            for port in model.reads:
+                binding.bind_ortvalue_input(port.name, self._slots[port.tensor].value)
+            for port in model.writes:
+                slot = self._slots[port.tensor]
+                binding.bind_ortvalue_output(port.name, slot.values[slot.target])
+            for name, value, is_input in model.fixed:
+                if is_input:
+                    binding.bind_ortvalue_input(name, value)
+                else:
+                    binding.bind_ortvalue_output(name, value)
+            model.bindings[turn] = binding
+        return model.bindings[turn]
+
+    def _model(self, name: str) -> _Model:
+        if name not in self._models:
+            self._models[name] = self._load(name)
+        return self._models[name]
+
+    def _load(self, name: str) -> _Model:
+        path, spec = self._folder / f"{name}.onnx", self._manifest.entries[name]
+        session = self._session(path)
+        ports = json.loads(session.get_modelmeta().custom_metadata_map[_PORTS])
+        inputs = [_Port(p["name"], p["role"], p["tensor"]) for p in ports["inputs"]]
+        outputs = [_Port(p["name"], p["role"], p.get("tensor", "")) for p in ports["outputs"]]
+        types = {i.name: i.type for i in session.get_inputs()}
+        model = _Model(
+            session,
+            reads=tuple(p for p in inputs if p.role not in ("batch", "scalar")),
+            writes=tuple(p for p in outputs if p.tensor),
+            batch=[],
+            scalars={},
+            results={},
+            fixed=[],
+            bindings={},
+        )
+        specs: dict[str, InputSpec] = {s.name: s for s in spec.inputs}
+        for port in inputs:
+            if port.role == "batch":
+                own = specs[port.tensor]
+                array = np.zeros(own.shape, BY_NAME[own.dtype].numpy)
+                model.batch.append(array)
+                model.fixed.append((port.name, self._ort_value(array, own.dtype, "cpu"), True))
+            elif port.role == "scalar":
+                scalar = np.zeros((), _SCALARS[types[port.name]])
+                model.scalars[port.tensor] = scalar
+                model.fixed.append((port.name, self._ort_value(scalar, "", "cpu"), True))
+        shown: list[OutputSpec] = list(spec.outputs)
+        for port, out in zip((p for p in outputs if not p.tensor), shown, strict=True):
+            array = np.zeros(out.shape, BY_NAME[out.dtype].numpy)
+            model.results[out.name] = array
+            model.fixed.append((port.name, self._ort_value(array, out.dtype, "cpu"), False))
+        return model
+
+    def _session(self, path: Path) -> Any:  # noqa: ANN401  an InferenceSession
+        options = self._ort.SessionOptions()
+        options.intra_op_num_threads = self._threads or 0
+        options.log_severity_level = 3
+        # One block for a whole run would be allocated beside those of the first run, which the
+        # runtime keeps: half the memory at the same speed without (MobileNetV2: 384, 709 MiB).
+        options.enable_mem_pattern = False
+        try:
+            return self._ort.InferenceSession(str(path), options, providers=self._providers)
+        except Exception as error:
+            what = f"ONNX Runtime {self._ort.__version__} does not load {path}: {error}"
+            fix = "compile with an older --opset, or install a newer onnxruntime"
+            raise UserError(Problem("onnx-load", what, fix=fix)) from error
+
+
+_BFLOAT16 = 16
+_SCALARS = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
+
+
+def _onnxruntime() -> Any:  # noqa: ANN401  the module; this is the one place that imports it
+    try:
+        import onnxruntime
+    except ImportError:
+        what = "the artifact holds ONNX models, and onnxruntime is not installed"
+        raise UserError(
+            Problem("no-onnxruntime", what, fix="pip install onnxruntime")
+        ) from None
+    return onnxruntime
+
+
+def _checked(ort: Any, wanted: Sequence[Any] | None) -> list[Any]:  # noqa: ANN401
+    """Return providers with their full names, the processor last.
+
+    Raises:
+        UserError: [no-provider] The installed package lacks one.
+    """
+    present = ort.get_available_providers()
+    full = {p.removesuffix("ExecutionProvider").lower(): p for p in present}
+    found, problems = [], []
+    for one in wanted or ():
+        name, options = one if isinstance(one, tuple) else (one, {})
+        known = name if name in present else full.get(name.lower())
+        if known is None:
+            what = f"this onnxruntime has no execution provider '{name}'"
+            fix = f"choose from: {', '.join(sorted(full))}; or install a package that has it"
+            problems.append(Problem("no-provider", what, fix=fix))
+        else:
+            found.append((known, dict(options)))
+    if problems:
+        raise UserError(*problems)
+    if all(name != CPU for name, _ in found):
+        found.append((CPU, {}))
+    return found
+
+
+def _name(provider: Any) -> str:  # noqa: ANN401
+    return str(provider[0] if isinstance(provider, tuple) else provider)
+
+
+def _mix(x: int) -> int:
+    """Return the finaliser of SplitMix64 (Steele et al., OOPSLA 2014), on 64 bits."""
+    wide = 2**64 - 1
+    x &= wide
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & wide
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB & wide
+    return x ^ (x >> 31)
+
+
+def _state_tensor(
+    index: int, name: str, spec: TensorSpec, written: bool, grad_sum: bool
+) -> Tensor:
+    element = BY_NAME[spec.dtype]
+    nbytes = math.prod(spec.shape) * element.nbytes
+    return Tensor(
+        index, name, spec.shape, None, element, spec.kind, written, grad_sum, False, nbytes
+    )
+
+
+def _entry(index: int, name: str, manifest: Manifest) -> Entry:
+    spec = manifest.entries[name]
+
+    def port(number: int, of: InputSpec | OutputSpec, kind: str) -> Tensor:
+        element = BY_NAME[of.dtype]
+        nbytes = math.prod(of.shape) * element.nbytes
+        return Tensor(
+            number, of.name, of.shape, None, element, kind, False, False, False, nbytes
+        )
+
+    inputs = tuple(port(i, s, "batch") for i, s in enumerate(spec.inputs))
+    outputs = tuple(port(i, s, s.role) for i, s in enumerate(spec.outputs))
+    return Entry(index, name, inputs, outputs, spec.steps, 0, 0)

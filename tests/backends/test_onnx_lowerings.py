@@ -1,0 +1,122 @@
+"""Every op over its samples, lowered to ONNX and run by ONNX Runtime."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from pockc import ops
+from pockc.backends.onnx.lowerings import LOWERINGS
+from pockc.backends.onnx.model import draft, finish
+from pockc.backends.onnx.weights import inlined
+from pockc.ir import Batch, DType, Graph, Prediction, f32
+from pockc.ir.builder import GraphBuilder
+from pockc.ops.base import Sample
+from tests.support import close
+from tests.tolerances import tolerance
+
+SAMPLES = {
+    f"{op.name}-{number}": (op, sample)
+    for op in ops.OPS.values()
+    for number, sample in enumerate(op.samples)
+}
+
+
+def graph_of(op: str, sample: Sample) -> Graph:
+    builder = GraphBuilder("sample")
+    operands = [builder.input(Batch(str(i)), t) for i, t in enumerate(sample.types)]
+    builder.output(Prediction("0"), builder.emit(op, *operands, **sample.attrs))
+    return builder.build()
+
+
+def run(graph: Graph, arrays: list[np.ndarray], opset: int = 21) -> np.ndarray:
+    """Lower a graph, check the model, and run it."""
+    drafted = draft(graph, frozenset(), {}, opset)
+    model = finish(drafted, {}, "test", inlined(drafted.builder.weights))
+    onnx.checker.check_model(model, full_check=True)
+    assert {n.domain for n in model.graph.node} <= {""}
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    names = [i.name for i in session.get_inputs()]
+    (result,) = session.run(None, dict(zip(names, arrays, strict=True)))
+    return np.asarray(result)
+
+
+def test_every_primitive_is_lowered() -> None:
+    primitives = {o.name for o in ops.OPS.values() if o.decompose is None} - {"fused"}
+    assert primitives - LOWERINGS.names == set()
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_sample_on_onnx_is_the_reference(name: str) -> None:
+    op, sample = SAMPLES[name]
+    arrays = sample.arrays(np.random.default_rng(len(name)))
+    expected = op.reference(arrays, sample.attrs)
+    result = run(graph_of(op.name, sample), arrays)
+    assert result.shape == expected.shape
+    close(result, np.asarray(expected), tolerance(DType.of(result.dtype), "kernel"))
+
+
+@pytest.mark.parametrize("name", ["conv2d_grad_weight-3", "reduce_max-2", "take_grad-1"])
+def test_the_oldest_opset_does(name: str) -> None:
+    op, sample = SAMPLES[name]
+    arrays = sample.arrays(np.random.default_rng(1))
+    expected = op.reference(arrays, sample.attrs)
+    close(run(graph_of(op.name, sample), arrays, 18), expected, tolerance(DType.F32, "kernel"))
+
+
+def test_a_wrong_lowering_would_be_noticed() -> None:
+    op, sample = SAMPLES["conv2d-2"]
+    arrays = sample.arrays(np.random.default_rng(0))
+    result = run(graph_of("conv2d", sample), arrays)
+    with pytest.raises(AssertionError):
+        close(result, 2 * op.reference(arrays, sample.attrs), tolerance(DType.F32, "kernel"))
+
+
+WINDOWS = [
+    # n, c, k, size, filter, stride, padding, dilation, groups
+    (2, 6, 6, 11, 3, 2, 1, 1, 6),
+    (1, 8, 8, 9, 5, 1, 2, 1, 8),
+    (3, 5, 7, 12, 3, 2, 0, 1, 1),
+    (2, 8, 12, 22, 3, 1, 1, 1, 1),
+    (2, 8, 12, 12, 3, 1, 1, 1, 1),
+    (2, 8, 12, 7, 3, 1, 1, 1, 1),
+    (4, 16, 24, 3, 1, 1, 0, 1, 1),
+    (4, 6, 8, 14, 1, 1, 0, 1, 1),
+    (2, 6, 8, 14, 1, 2, 0, 1, 1),
+    (2, 3, 8, 15, 7, 2, 3, 1, 1),
+    (2, 4, 4, 12, 3, 1, 2, 2, 1),
+    (2, 4, 4, 13, 3, 2, 2, 2, 4),
+    (1, 4, 4, 6, 1, 1, 1, 1, 4),
+]
+
+
+@pytest.mark.parametrize("case", WINDOWS)
+@pytest.mark.parametrize("op", ["conv2d_grad_input", "conv2d_grad_weight"])
+def test_each_form_of_a_gradient_is_the_reference(op: str, case: tuple[int, ...]) -> None:
+    n, c, k, size, r, stride, padding, dilation, groups = case
+    attrs = {
+        "stride": (stride, stride), "padding": (padding, padding),
+        "dilation": (dilation, dilation), "groups": groups,
+    }  # fmt: skip
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((n, c, size, size)).astype(np.float32)
+    w = rng.standard_normal((k, c // groups, r, r)).astype(np.float32)
+    out = (size + 2 * padding - dilation * (r - 1) - 1) // stride + 1
+    dy = rng.standard_normal((n, k, out, out)).astype(np.float32)
+    if op == "conv2d_grad_input":
+        arrays, attrs = [dy, w], {**attrs, "input_shape": x.shape}
+    else:
+        arrays, attrs = [x, dy], {**attrs, "weight_shape": w.shape}
+    builder = GraphBuilder("gradient")
+    operands = [builder.input(Batch(str(i)), f32(*a.shape)) for i, a in enumerate(arrays)]
+    value = builder.emit(op, *operands, **attrs)
+    builder.output(Prediction("0"), value)
+    graph = builder.build()
+    expected = ops.get(op).reference(arrays, graph.nodes[0].attrs)
+    close(run(graph, arrays), expected, tolerance(DType.F32, "kernel"))

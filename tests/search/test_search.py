@@ -1,0 +1,212 @@
+"""The costs of schemes are those of their artifacts, and a search keeps to its budget."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pockc import driver, runtime
+from pockc.errors import UserError
+from pockc.frontend.loading import UserModel
+from pockc.scheme import load_config
+from pockc.search.contribution import Contributions, candidates, from_proxy, from_results
+from pockc.search.cost import Cost, cost_of
+from pockc.search.evolve import Budget, Search, Settings
+from pockc.search.fit import fit
+from pockc.search.kernel_times import KernelTimes, Timed
+from pockc.search.output import config_text
+from pockc.search.session import Session
+from pockc.search.space import Choice, Space, Unit
+from pockc.search.store import Store
+from tests import nets
+
+pytestmark = [pytest.mark.needs_torch, pytest.mark.needs_tvm]
+OPTIONS = driver.Options(threads=1)
+
+
+def session_of(name: str, rows: int = 4) -> tuple[UserModel, Session]:
+    *inputs, target = nets.batches(name, rows, 1)[0]
+    user = UserModel(nets.make(name), tuple(inputs), target_example=target)
+    base = driver.read_config({"optimizer": {"name": "adamw", "lr": 1e-3}}, {})
+    return user, Session.of(driver.capture_model(user, base, OPTIONS), base, OPTIONS)
+
+
+def random_genes(space: Space, rng: random.Random) -> tuple[int, ...]:
+    first = rng.randrange(len(space.units) + 1)
+    return tuple(
+        0 if at < first else rng.randrange(len(u.menu)) for at, u in enumerate(space.units)
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mobilenet", "resnet", "bert"])
+def test_predicted_memory_is_that_of_the_artifact(name: str, tmp_path: Path) -> None:
+    _, session = session_of(name)
+    rng = random.Random(name)
+    for _ in range(3):
+        genes = random_genes(session.space, rng)
+        predicted = session.estimator.exact(genes)
+        config = session.space.config(session.base, genes)
+        path = tmp_path / "scheme.pock"
+        driver.build_captured(session.captured, config, path, OPTIONS)
+        with runtime.load(path, 1) as artifact:
+            found = artifact.memory
+        assert predicted.state_bytes == found.state_bytes
+        assert predicted.arena_bytes == found.arena_bytes
+
+
+def test_estimates_of_unseen_schemes_are_near_their_plans() -> None:
+    _, session = session_of("resnet")
+    rng, known = random.Random(0), session.estimator
+    errors = []
+    for _ in range(60):
+        genes = tuple(rng.choice((0, 1, 2)) for _ in session.space.units)
+        if genes in known._exact:
+            continue
+        estimated, planned = known.composed(genes), known.exact(genes)
+        if estimated is not None:
+            assert estimated.state_bytes == planned.state_bytes
+            errors.append(abs(estimated.memory_bytes / planned.memory_bytes - 1))
+    assert len(errors) >= 3
+    assert max(errors) < 0.15
+
+
+def test_a_learned_scheme_is_composed_without_a_plan() -> None:
+    _, session = session_of("resnet")
+    genes = (0, 1, 1)
+    assert session.estimator.composed(genes) is None
+    planned = session.estimator.exact(genes)
+    composed = session.estimator.composed(genes)
+    assert composed is not None
+    assert composed.memory_bytes == planned.memory_bytes
+    assert composed.step_ms == pytest.approx(planned.step_ms)
+    assert session.estimator.plans == 1
+
+
+def _toy() -> tuple[Space, Contributions]:
+    menu = (Choice(), Choice(bias=True), Choice(True, ("w",)), Choice(True, ("w", "v")))
+    units = tuple(Unit(str(i), ("b",), ("w", "v"), menu) for i in range(4))
+    gains = tuple((0.0, 1.0 + i, 2.5 + (i * 7) % 3, 4.0 + i % 2) for i in range(4))
+    return Space(units, ("head",)), Contributions(gains)
+
+
+def _toy_cost(genes: tuple[int, ...]) -> Cost:
+    # Depends on the first trained block, as the real one does.
+    first = next((i for i, g in enumerate(genes) if g), len(genes))
+    return Cost(sum((0, 1, 5, 9)[g] for g in genes), 3 * (len(genes) - first), sum(genes))
+
+
+@pytest.mark.parametrize("limit", [4, 12, 20, 30, 60])
+def test_evolution_finds_the_best_scheme_and_greedy_is_no_better(limit: int) -> None:
+    space, gains = _toy()
+    budget = Budget(memory_bytes=limit)
+    everything = itertools.product(range(4), repeat=4)
+    best = max(gains.of(g) for g in everything if budget.allows(_toy_cost(g)))
+    search = Search(space, gains, _toy_cost, budget)
+    greedy = search.greedy()
+    found = search.evolve(Settings(population=40, generations=30))
+    assert found is not None
+    assert greedy is not None
+    assert budget.allows(found.cost)
+    assert found.contribution == pytest.approx(best)
+    assert greedy.contribution <= found.contribution
+
+
+def test_a_search_keeps_to_its_budget_and_its_yaml_trains_what_was_found() -> None:
+    _, session = session_of("resnet")
+    ones = {p: np.ones(i.shape[:1]) for p, i in session.captured.parameters.items()}
+    gains = from_proxy(session.space, session.captured, ones)
+    full = session.estimator.exact(tuple(len(u.menu) - 1 for u in session.space.units))
+    head = session.estimator.exact((0, 0, 0))
+    middle = (full.memory_bytes + head.memory_bytes) // 2
+    outcome = session.search(gains, Budget(middle), Settings(population=8, generations=3))
+    assert head.memory_bytes < outcome.best.cost.memory_bytes <= middle
+    config = session.space.config(session.base, outcome.best.genes)
+    again = load_config_text(config_text(config))
+    planned = driver.plan_captured(session.captured, again, OPTIONS)
+    assert cost_of(planned, session.times).memory_bytes == outcome.best.cost.memory_bytes
+
+
+def load_config_text(text: str) -> object:
+    import yaml
+
+    return load_config(yaml.safe_load(text))
+
+
+def test_a_budget_below_the_head_is_an_error() -> None:
+    _, session = session_of("resnet")
+    gains = Contributions(tuple((0.0,) * len(u.menu) for u in session.space.units))
+    with pytest.raises(UserError, match=r"\[budget\] training the head alone"):
+        session.search(gains, Budget(10), Settings())
+
+
+def test_results_are_kept_one_by_one_and_other_settings_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "found.json"
+    store = Store.open(path, {"epochs": 1})
+    store.put("head", {"score": 0.5})
+    assert json.loads(path.read_text())["results"] == {"head": {"score": 0.5}}
+    assert Store.open(path, {"epochs": 1}).results == {"head": {"score": 0.5}}
+    with pytest.raises(UserError, match="epochs 1 and not 2"):
+        Store.open(path, {"epochs": 2})
+    path.write_text("{")
+    with pytest.raises(UserError, match=r"\[contributions\]"):
+        Store.open(path, {"epochs": 1})
+
+
+def test_fine_tunes_give_the_gain_over_the_head() -> None:
+    _, session = session_of("resnet")
+    ones = {p: np.ones(i.shape[:1]) for p, i in session.captured.parameters.items()}
+    scores = {name: {"score": 0.5} for name in candidates(session.space)}
+    scores["bias of last 2"] = {"score": 0.6}
+    scores[f"weights of {session.space.units[0].name}"] = {"score": 0.9}
+    gains = from_results(session.space, session.captured, ones, scores).gains
+    assert gains[1][1] == pytest.approx(0.1)  # the biases of the last block but one
+    assert gains[0][-1] == pytest.approx(0.4)
+    assert gains[2][-1] == 0
+
+
+@pytest.mark.slow
+def test_micro_batches_that_fit_make_the_same_update(tmp_path: Path) -> None:
+    user, session = session_of("resnet", rows=8)
+    base = session.base
+    whole = cost_of(driver.plan_captured(session.captured, base, OPTIONS), session.times)
+    wanted = int(whole.memory_bytes * 0.95)
+    found = fit(
+        lambda c: driver.capture_model(user, c, OPTIONS), base, OPTIONS, session.times, wanted
+    )
+    assert found.config.accumulate > 1
+    assert found.cost.memory_bytes <= wanted
+    losses, states = [], []
+    batch = [t.numpy() for t in nets.batches("resnet", 8, 1)[0]]
+    for config in (base, found.config):
+        path = tmp_path / "fitted.pock"
+        driver.build(user, config, path, OPTIONS)
+        with runtime.load(path, 1) as artifact:
+            losses.append([artifact.train_step(*batch) for _ in range(3)])
+            states.append(artifact.state_dict())
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+    for name, value in states[0].items():
+        np.testing.assert_allclose(value, states[1][name], rtol=1e-2, atol=2e-3, err_msg=name)
+
+
+def test_measured_kernels_keep_their_time_and_scale_the_others(tmp_path: Path) -> None:
+    _, session = session_of("resnet")
+    planned = driver.plan_captured(session.captured, session.base, OPTIONS)
+    entry, layout = planned.entries[0], planned.memory.entries[0]
+    step = next(s for s in layout.steps if s.kernel != "pk_copy")
+    times = KernelTimes(session.times.target, 1, {step.kernel: Timed(7.0, 3.5)})
+    assert times.step_ms(entry.graph, step) == 7.0
+    other = next(s for s in layout.steps if s.kernel not in (step.kernel, "pk_copy"))
+    expected = 2 * times.roofline_ms(entry.graph, other)
+    assert times.step_ms(entry.graph, other) == pytest.approx(expected)
+    path = tmp_path / "times.json"
+    times.write(path)
+    assert KernelTimes.read(times.target, 1, path).measured == times.measured
+    path.write_text("[]")
+    with pytest.raises(UserError, match=r"\[kernel-times\]"):
+        KernelTimes.read(times.target, 1, path)
