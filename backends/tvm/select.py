@@ -70,11 +70,18 @@ def _family(node: Node) -> str:
 
 
 def with_schedule(kernel: Kernel, schedule: Schedule, target: Target) -> Kernel:
-    """Return a kernel with a schedule and the workspaces that it then needs."""
+    """Return a kernel with a schedule and the workspaces that it then needs.
+
+    Raises:
+        UserError: [unknown-choice] Its generator does not offer a choice of the schedule.
+    """
     kernel = replace(kernel, schedule=schedule)
     name = cache.key(kernel, target)
     found = cache.read_workspaces(name)
     if found is None:
-        found = lower_kernel(kernel, target).workspace_bytes
+        lowered = lower_kernel(kernel, target)
+        if lowered.not_offered:
+            raise UserError(*lowered.not_offered)
+        found = lowered.workspace_bytes
         cache.write_workspaces(name, found)
     return replace(kernel, workspace_bytes=found)
