@@ -228,7 +228,7 @@ def test_an_unknown_ending_of_an_export_names_the_known_ones(
         1,
         "",
         "[export-format] cannot tell the format of weights.bin from its ending\n"
-        "    fix  let it end in .safetensors, .npz, .pt, .pth\n",
+        "    fix  let it end in .safetensors, .npz, .pt, .pth, .onnx\n",
     )
 
 

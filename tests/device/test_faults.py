@@ -20,11 +20,12 @@ import numpy as np
 import pytest
 
 from pockc.artifact import write_artifact
-from pockc.backends.native import link
+from pockc.backends.native import link, product_of
 from pockc.runtime import load
+from pockc.runtime.manifest import STEP_FILE
 from pockc.runtime.safetensors import read_header
 from tests.device.conftest import Command, save_data
-from tests.runtime.toy import toy_contents, toy_plan, write_toy
+from tests.runtime.toy import toy_contents, toy_machine, toy_plan, write_toy
 
 KILLS = 200
 PLACES = 1000
@@ -285,7 +286,8 @@ def test_it_refuses_what_needs_more_memory_than_there_is(
     plan = replace(toy_plan(), arena_bytes=1 << 30)
     kernels = libraries["plain"].parent / "toy.o"
     link(plan, {"toy": kernels.read_bytes()}, tmp_path / "step.so")
-    contents = replace(toy_contents(tmp_path / "step.so"), plan=plan)
+    product = product_of(plan, {STEP_FILE: tmp_path / "step.so"}, toy_machine())
+    contents = replace(toy_contents(tmp_path / "step.so"), product=product)
     write_artifact(tmp_path / "large.pock", contents)
 
     def limit_memory() -> None:

@@ -129,7 +129,7 @@ def test_a_program_saved_with_a_dynamic_batch_takes_that_of_the_example(folder: 
     assert capture(found.model, found.example_inputs).inputs[0].shape == (3, 4)
 
 
-FORMS = "give model.py, model.py:factory, package.module:factory or a saved program.pt2"
+FORMS = "give model.py, model.py:factory, package.module:factory, program.pt2 or model.onnx"
 
 
 @pytest.mark.parametrize(

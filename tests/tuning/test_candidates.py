@@ -40,10 +40,10 @@ CASES = {
     "product": (_case("matmul", _t(98, 200), _t(98, 300), _t(300, 200)), "vectors"),
     "packed product": (
         _case("matmul", _t(98, 70), _t(98, 300), _t(300, 70, layout=(1, 0))), "share"),
-    "batched product": (_case("matmul", _t(6, 50, 50), _t(6, 50, 64), _t(6, 64, 50)), "order"),
+    "batched product": (_case("matmul", _t(6, 50, 50), _t(6, 50, 64), _t(6, 64, 50)), "pack"),
     "long product": (
         _case("matmul", _t(24, 40), _t(24, 3000, layout=(1, 0)), _t(3000, 40)), "form"),
-    "convolution": (_case("conv2d", _WIDE, _IMAGE, _W, **_PLAIN), "block"),
+    "convolution": (_case("conv2d", _WIDE, _IMAGE, _W, **_PLAIN), "rows"),
     "input gradient": (_case("conv2d_grad_input", _IMAGE, _WIDE, _W, **_PLAIN), "rows"),
     "weight gradient": (_case("conv2d_grad_weight", _W, _IMAGE, _WIDE, **_PLAIN), "form"),
     "depthwise": (_case("conv2d", _CHANNELS, _CHANNELS, _W37, **_DEPTH), "columns"),
