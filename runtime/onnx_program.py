@@ -1,8 +1,8 @@
 """An artifact's ONNX models, run by ONNX Runtime; the state stays where the provider runs.
 
 Each model takes the state and returns it anew. Every tensor of the state has one buffer, or two
-that take turns where the old value may still be read when the new one is written. They are bound
-to the model once, so that a step copies nothing but its batch.
+that take turns where the old value may still be read when the new one is written. They are
+bound to the model once, so that a step copies nothing but its batch and its loss.
 """
 
 from __future__ import annotations

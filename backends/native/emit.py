@@ -71,7 +71,7 @@ def emit(
         lambda done, total: job.progress("kernels", done, total),
     )
     job.progress("link", 0, 1)
-    files = _link(chosen.memory, objects, job, machine)
+    files = {f.name: f for f in _link(chosen.memory, objects, job, machine)}
     job.progress("link", 1, 1)
     report = _report(chosen.entries, chosen.memory) | _tuning(chosen.kernels, job, threads)
     return product_of(chosen.memory, files, machine, report)
@@ -94,11 +94,18 @@ def _link(
 
 def product_of(
     memory: plan.Plan,
-    files: Sequence[Path],
+    files: Mapping[str, Path],
     machine: Machine,
     report: Mapping[str, Any] | None = None,
 ) -> Product:
-    """Return what an artifact is told of a plan and of the files that were linked from it."""
+    """Return what an artifact is told of a plan and of the files that were linked from it.
+
+    Args:
+        memory: The plan.
+        files: The files by their names in the artifact.
+        machine: What they need of the machine that runs them.
+        report: For `inspect`.
+    """
     made = tuple(
         Made(
             name=e.name,
@@ -112,8 +119,8 @@ def product_of(
     )
     return Product(
         program=NATIVE,
-        files={f.name: f for f in files},
-        programs=frozenset(f.name for f in files) - {STEP_FILE},
+        files=files,
+        programs=frozenset(files) - {STEP_FILE},
         machine=machine,
         state=memory.state.slots,
         entries=made,

@@ -14,14 +14,15 @@ from onnx import numpy_helper
 from pockc.backends.onnx import opsets
 from pockc.backends.onnx.model import PORTS, draft, finish
 from pockc.backends.onnx.weights import inlined
-from pockc.ir import Graph, Literal, parse_graph
+from pockc.ir import Graph, Literal
+from pockc.ir.parser import parse_graph
 from pockc.passes.rewriting import Rewriter, inline
 from pockc.runtime.frozen import FrozenFile
 from pockc.runtime.manifest import FROZEN_FILE, GRAPH_FILE
 
 ENTRY = "predict"
 SPLIT_BYTES = 1 << 30
-"""Weights of more bytes go to a file beside the model: protobuf holds no more than twice that."""
+"""Weights of more bytes go to a file beside the model: protobuf holds twice that at most."""
 
 _CONSTANT = "constant."
 

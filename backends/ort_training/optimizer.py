@@ -81,7 +81,7 @@ def optimizer_model(name: str, options: Mapping[str, Any], opset: int) -> onnx.M
             adam_mode=0,  # as PyTorch: decay first, eps added to the corrected root
         )
     else:
-        reads = ["learning_rate", "gradients", "params"]
+        reads = ["learning_rate", "params", "gradients"]
         node = helper.make_node("SGDOptimizerV2", reads, [done], domain=_DOMAIN)
     output = helper.make_tensor_value_info(done, TensorProto.BOOL, [1])
     graph = helper.make_graph([node], "optimizer", inputs, [output])

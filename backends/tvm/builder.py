@@ -23,7 +23,7 @@ from pockc.backends.tvm.values import (
     Stored,
     stored,
 )
-from pockc.errors import Problem, UserError
+from pockc.errors import Problem
 from pockc.ir.graph import Node
 from pockc.ir.types import DType, TensorType
 
@@ -110,19 +110,13 @@ class Builder:
             self.offered[name] = Offer(chosen, _without(others, chosen))
         return chosen
 
-    def check_schedule(self) -> None:
-        """Check, when the kernel is written, that all that the schedule has was chosen.
-
-        Raises:
-            UserError: [unknown-choice] The generator does not offer it.
-        """
-        problems = [
+    def not_offered(self) -> list[Problem]:
+        """Report, when the kernel is written, each choice of the schedule that no loop has."""
+        return [
             _unknown_choice(name, wanted, self.offered.get(name))
             for name, wanted in self.schedule.choices.items()
             if name not in self.offered or self.offered[name].chosen != wanted
         ]
-        if problems:
-            raise UserError(*problems)
 
     def scope(self) -> Scope:
         """Return a scope that knows nothing yet."""

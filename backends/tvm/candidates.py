@@ -29,7 +29,9 @@ def candidates(kernel: Kernel, target: Target) -> list[Kernel]:
     for variant in _variants(kernel, base):
         lowered = lower_kernel(variant, target)
         fingerprint = _fingerprint(lowered, variant.symbol)
-        if fingerprint in seen or sum(lowered.workspace_bytes) > most:
+        # One choice may take away what another was made from, as a wider tile does with rows.
+        possible = not lowered.not_offered and sum(lowered.workspace_bytes) <= most
+        if fingerprint in seen or not possible:
             continue
         seen.add(fingerprint)
         found.append(replace(variant, workspace_bytes=lowered.workspace_bytes))

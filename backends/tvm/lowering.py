@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from pockc.backends.tvm.builder import Builder, Offer, lower
 from pockc.backends.tvm.targets import Target
 from pockc.backends.tvm.tir import Code, Memory, argument, c_function
 from pockc.backends.tvm.values import inline, stored
+from pockc.errors import Problem
 from pockc.ir.graph import Graph, Input, Node, Output
 from pockc.ir.roles import Batch, Prediction
 
@@ -33,11 +34,13 @@ class Lowered:
         function: TVM's function.
         workspace_bytes: Size of each workspace argument.
         offered: The choices that its generator made: what was chosen and the alternatives.
+        not_offered: A problem for each choice of the schedule that the generator lacks.
     """
 
     function: Any
     workspace_bytes: tuple[int, ...]
     offered: Mapping[str, Offer]
+    not_offered: Sequence[Problem] = ()
 
 
 def lower_kernel(kernel: Kernel, target: Target) -> Lowered:
@@ -61,9 +64,9 @@ def lower_kernel(kernel: Kernel, target: Target) -> Lowered:
         [stored(t, m) for t, m in zip(kernel.operands, operands, strict=True)],
         stored(node.type, result),
     )
-    b.check_schedule()
     function = c_function(kernel.symbol, [*arguments, *b.workspaces], b.code.finish())
-    return Lowered(function, tuple(w.nbytes for w in b.workspaces), b.offered)
+    workspaces = tuple(w.nbytes for w in b.workspaces)
+    return Lowered(function, workspaces, b.offered, b.not_offered())
 
 
 def body_of(kernel: Kernel) -> Graph:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from pockc.backends.base import (
     Kernel,
@@ -23,7 +24,10 @@ from pockc.plan.types import Call
 
 
 def select(
-    graph: Graph, target: Target, threads: int, schedules: Mapping[str, Schedule]
+    graph: Graph,
+    target: Target,
+    threads: int,
+    schedules: Mapping[str, Schedule] = MappingProxyType({}),
 ) -> Selection:
     """Choose a kernel for every node that needs one, with the schedule of its symbol.
 
@@ -66,11 +70,18 @@ def _family(node: Node) -> str:
 
 
 def with_schedule(kernel: Kernel, schedule: Schedule, target: Target) -> Kernel:
-    """Return a kernel with a schedule and the workspaces that it then needs."""
+    """Return a kernel with a schedule and the workspaces that it then needs.
+
+    Raises:
+        UserError: [unknown-choice] Its generator does not offer a choice of the schedule.
+    """
     kernel = replace(kernel, schedule=schedule)
     name = cache.key(kernel, target)
     found = cache.read_workspaces(name)
     if found is None:
-        found = lower_kernel(kernel, target).workspace_bytes
+        lowered = lower_kernel(kernel, target)
+        if lowered.not_offered:
+            raise UserError(*lowered.not_offered)
+        found = lowered.workspace_bytes
         cache.write_workspaces(name, found)
     return replace(kernel, workspace_bytes=found)

@@ -84,9 +84,9 @@ def _usual_shape(target: Target, dtype: DType, columns: int) -> Shape:
     return Shape(_most_rows(target, vectors), vectors, lanes)
 
 
-def product_shape(b: Builder, dtype: DType, columns: int, matrices: int) -> Shape:
+def product_shape(b: Builder, dtype: DType, columns: int, matrices: int, threads: int) -> Shape:
     """Return the tile of a matrix product: the schedule's, or what `_usual_product` says."""
-    usual = _usual_product(b.target, dtype, columns, matrices, b.threads)
+    usual = _usual_product(b.target, dtype, columns, matrices, threads)
     return _chosen_shape(b, usual, columns)
 
 
@@ -113,6 +113,21 @@ def _usual_product(
     widest = -(-columns // usual.lanes)
     vectors = min((v for v in (2, 3, 4) if v <= widest), key=cost, default=1)
     return Shape(_most_rows(target, vectors), vectors, usual.lanes)
+
+
+def task_rows(images: int, rows: int, most: int, threads: int) -> int:
+    """Return how many rows of an image a task has, at most `most`: so that tasks divide evenly.
+
+    Heights that divide the rows come first, if they are not much smaller.
+    """
+
+    def even(height: int) -> bool:
+        tasks = images * -(-rows // height)
+        return tasks % threads == 0 or tasks >= 8 * threads
+
+    fitting = [h for h in range(most, 0, -1) if even(h)]
+    divisors = [h for h in fitting if rows % h == 0 and 2 * h >= fitting[0]]
+    return (divisors or fitting or [1])[0]
 
 
 def near(length: int, most: int) -> Iterator[int]:

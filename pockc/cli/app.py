@@ -405,7 +405,7 @@ def train(  # noqa: PLR0913, PLR0917  one parameter per option
 
 
 @app.command("eval")
-def eval_(
+def eval_(  # noqa: PLR0913, PLR0917  one parameter per option
     artifact: ArtifactArg,
     data: DataOption,
     threads: ThreadsOption = None,

@@ -1,4 +1,4 @@
-"""Writes a fine-tuned artifact as an ONNX model for inference, and compares it with `predict`."""
+"""Writes a tuned artifact as an ONNX model for inference, and compares it with `predict`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pockc.runtime.dtypes import BY_NAME
 from pockc.runtime.manifest import InputSpec, Manifest
 
 _RTOL, _ATOL = 1e-3, 1e-4
-"""How far predictions may be apart, the latter as a part of the largest: sums in another order."""
+"""How far predictions may be apart, the latter as a part of the largest."""
 
 
 def write_model(path: Path, folder: Path, values: Mapping[str, np.ndarray], name: str) -> None:
-    """Write the model of an artifact with these weights; `name` is what `path` will be called."""
+    """Write the model of an artifact with these weights; `name` is the file's final name."""
     try:
         from pockc.backends.onnx import inference
     except ImportError as error:
@@ -27,7 +27,7 @@ def write_model(path: Path, folder: Path, values: Mapping[str, np.ndarray], name
 
 
 def compared(path: Path, folder: Path, manifest: Manifest) -> str:
-    """Run a written model and the artifact on the same random batch; say how far they are apart.
+    """Run a model and the artifact on the same random batch; say how far they are apart.
 
     Raises:
         UserError: [export-mismatch] They do not predict the same.

@@ -57,8 +57,8 @@ def load_model(spec: str | Path) -> UserModel:
 
     Args:
         spec: One of `model.py`, `model.py:factory`, `package.module:factory`, `program.pt2`
-            and `model.onnx`. A factory is a function without arguments (or a module) that returns
-            a module, or a module and its example inputs.
+            and `model.onnx`. A factory is a function without arguments (or a module) that
+            returns a module, or a module and its example inputs.
 
     Raises:
         UserError: [model-file] there is no such file or package, [model-import] its code

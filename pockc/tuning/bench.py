@@ -1,13 +1,15 @@
 """Libraries of candidates, and how long they take on this machine.
 
 A library is built as an artifact's is, from a plan and with the runtime inside. Each candidate
-is an entry of two kernels: one in which all threads sweep over as much memory as a step touches,
-then the candidate. So it finds the caches as it would inside a step, and the threads awake.
+is an entry of two kernels: one in which all threads sweep over as much memory as a step
+touches, then the candidate. So it finds the caches as it would inside a step, and the threads
+awake.
 """
 
 from __future__ import annotations
 
 import ctypes
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +41,9 @@ FILL = "fill"
 
 MOST_SWEEP_BYTES = 1 << 26
 LEAST_SWEEP_BYTES = 1 << 20
+
+WARM_SECONDS = 0.1
+"""Longer than the system takes to move a thread that shares a processor."""
 
 Times = Callable[[Path, Sequence[str], int], list[int]]
 """Called as `times(library, entries, threads)`: runs entries in that order and returns how many
@@ -122,6 +127,7 @@ def local_times(path: Path, entries: Sequence[str], threads: int) -> list[int]:
     try:
         fill = library.entries[FILL]
         library.run(fill, [_values(t.shape, t.element.numpy) for t in fill.inputs], [])
+        _warm_up(library, entries[0])
         taken: list[int] = []
 
         def record(_: int | None, entry: int, step: int, begin_ns: int, end_ns: int) -> None:
@@ -138,6 +144,13 @@ def local_times(path: Path, entries: Sequence[str], threads: int) -> list[int]:
         return taken
     finally:
         library.close()
+
+
+def _warm_up(library: Library, entry: str) -> None:
+    """Run an entry until every thread has a processor: a new one begins beside its maker."""
+    ends = time.monotonic() + WARM_SECONDS
+    while time.monotonic() < ends:
+        library.run(library.entries[entry], [], [])
 
 
 def _values(shape: tuple[int, ...], dtype: np.dtype[Any] | type) -> np.ndarray:

@@ -116,7 +116,7 @@ def test_tensors_that_do_not_fit_the_plan_are_told(tmp_path: Path, library: Path
     with pytest.raises(InternalError) as caught:
         write_artifact(tmp_path / "a", replace(toy_contents(library), values=values))
     assert str(caught.value) == (
-        "[artifact-values] the plan holds fc.weight as f32[5,3; 1,0], the model has shape "
+        "[artifact-values] the program holds fc.weight as f32[5,3; 1,0], the model has shape "
         "[3, 5]\n"
         "[artifact-values] the program holds mean as f32[3], the model has nothing"
     )

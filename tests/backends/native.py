@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,6 +92,39 @@ def logical(place: np.ndarray, tensor: TensorType) -> np.ndarray:
     return shaped.transpose(np.argsort(tensor.order, kind="stable")) if tensor.rank else shaped
 
 
+def link_objects(objects: Mapping[str, bytes], folder: Path, threads: int) -> ctypes.CDLL:
+    """Return a library of kernels; a loop calls its parts one after the other."""
+    (folder / "shim.c").write_text(SHIM, encoding="utf-8")
+    paths = []
+    for symbol, code in objects.items():
+        path = folder / f"{symbol}.o"
+        path.write_bytes(code)
+        paths.append(str(path))
+    library = folder / "kernels.so"
+    (folder / "objects.txt").write_text("\n".join(paths), encoding="utf-8")
+    command = [sys.executable, "-m", "ziglang", "cc", "-shared", "-fPIC", "-O1"]
+    command += ["-o", str(library), str(folder / "shim.c"), f"@{folder / 'objects.txt'}", "-lm"]
+    subprocess.run(command, check=True, capture_output=True)
+    loaded = ctypes.CDLL(str(library))
+    loaded.shim_open(threads)
+    return loaded
+
+
+def call(
+    library: ctypes.CDLL, symbol: str, workspaces: Sequence[int], case: Case
+) -> np.ndarray:
+    """Call a kernel of a case and return its result as a logical array."""
+    places = [physical(a, t) for a, t in zip(case.arrays, case.types, strict=True)]
+    inplace = case.node.attrs.get("inplace")
+    result = aligned(case.node.type.nbytes) if inplace is None else places[inplace]
+    arguments = [*places, *([result] if inplace is None else [])]
+    arguments += [aligned(n) for n in workspaces]
+    status = getattr(library, symbol)(*[ctypes.c_void_p(a.ctypes.data) for a in arguments])
+    if status:
+        raise RuntimeError(f"{symbol} gave {status}")
+    return logical(result, case.node.type)
+
+
 class Library:
     """The kernels of some cases, compiled and linked."""
 
@@ -102,39 +135,12 @@ class Library:
         for selection in self.selections:
             kernels.update(selection.kernels)
         objects = BACKEND.build(list(kernels.values()), "host")
-        (folder / "shim.c").write_text(SHIM, encoding="utf-8")
-        paths = []
-        for symbol, code in objects.items():
-            path = folder / f"{symbol}.o"
-            path.write_bytes(code)
-            paths.append(str(path))
-        library = folder / "kernels.so"
-        (folder / "objects.txt").write_text("\n".join(paths), encoding="utf-8")
-        command = [sys.executable, "-m", "ziglang", "cc", "-shared", "-fPIC", "-O1"]
-        command += [
-            "-o",
-            str(library),
-            str(folder / "shim.c"),
-            f"@{folder / 'objects.txt'}",
-            "-lm",
-        ]
-        subprocess.run(command, check=True, capture_output=True)
-        self.library = ctypes.CDLL(str(library))
-        self.library.shim_open(threads)
+        self.library = link_objects(objects, folder, threads)
 
     def run(self, number: int, case: Case) -> np.ndarray:
         """Run a case and return its result as a logical array."""
         selection = self.selections[number]
         if not selection.calls:
             raise ValueError("the case is a view")
-        call = selection.calls["y"]
-        places = [physical(a, t) for a, t in zip(case.arrays, case.types, strict=True)]
-        inplace = case.node.attrs.get("inplace")
-        result = aligned(case.node.type.nbytes) if inplace is None else places[inplace]
-        arguments = [*places, *([result] if inplace is None else [])]
-        arguments += [aligned(n) for n in call.workspace_bytes]
-        kernel = getattr(self.library, call.symbol)
-        status = kernel(*[ctypes.c_void_p(a.ctypes.data) for a in arguments])
-        if status:
-            raise RuntimeError(f"{call.symbol} gave {status}")
-        return logical(result, case.node.type)
+        found = selection.calls["y"]
+        return call(self.library, found.symbol, found.workspace_bytes, case)

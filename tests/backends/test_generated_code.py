@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from pockc.backends.tvm import targets, tile
+from pockc.backends.tvm.builder import Builder
 from pockc.ir.attrs import Attrs, AttrValue
 from pockc.ir.types import DType, TensorType
 from tests.backends.assembly import (
@@ -52,10 +53,10 @@ CASES = {
     "product": _case("matmul", _t(128, 768), _t(128, 768), _t(768, 768)),
     "left turned": _case("matmul", _t(128, 768), _t(128, 768, layout=(1, 0)), _t(768, 768)),
     "right turned": _case("matmul", _t(128, 768), _t(128, 768), _t(768, 768, layout=(1, 0))),
-    "conv 3x3": _convolution("conv2d", 64, 28, 64, 3),
+    "conv 5x5": _convolution("conv2d", 64, 28, 64, 5),
     "conv 1x1": _convolution("conv2d", 96, 14, 576, 1),
-    "conv 3x3, input gradient": _convolution("conv2d_grad_input", 64, 28, 64, 3),
-    "conv 3x3, weight gradient": _convolution("conv2d_grad_weight", 64, 28, 64, 3),
+    "conv 5x5, input gradient": _convolution("conv2d_grad_input", 64, 28, 64, 5),
+    "conv 5x5, weight gradient": _convolution("conv2d_grad_weight", 64, 28, 64, 5),
 }
 
 
@@ -78,19 +79,21 @@ def test_the_inner_loop_multiplies_and_adds_in_one_and_keeps_its_sums(
     # where there are 16 registers.
     widest = max(loops, key=Loop.vector_registers)
     others = len(widest.instructions) - widest.count(FUSED)
-    assert others <= widest.count(FUSED) * (1.3 if registers == 16 else 0.8), str(widest)
+    assert others <= widest.count(FUSED) * (1.4 if registers == 16 else 0.8), str(widest)
 
 
 def test_a_tile_that_is_too_large_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in list(sys.modules.values()):
-        if getattr(module, "best_shape", None) is tile.best_shape:
-            monkeypatch.setattr(module, "best_shape", lambda *_: tile.Shape(8, 4, 4))
+    for name in ("best_shape", "product_shape"):
+        right = getattr(tile, name)
+        for module in list(sys.modules.values()):
+            if getattr(module, name, None) is right:
+                monkeypatch.setattr(module, name, lambda *_: tile.Shape(8, 4, 4))
     loops = product_loops(CASES["product"], "rpi4")
     assert any(loop.count(SPILL) for loop in loops)
 
 
 def test_the_tiles_are_those_of_the_table() -> None:
-    shapes = {n: tile.best_shape(targets.get(n), DType.F32, 768) for n in TARGETS}
+    shapes = {n: tile.best_shape(Builder(targets.get(n), 1), DType.F32, 768) for n in TARGETS}
     assert {n: (s.rows, s.vectors) for n, s in shapes.items()} == {
         "x86-64-v3": (6, 2),
         "x86-64-v4": (14, 2),

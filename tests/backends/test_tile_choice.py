@@ -21,13 +21,13 @@ WIDE = targets.get("x86-64-v4")
 def test_the_tile_leaves_little_of_the_last_panel_unused(
     columns: int, matrices: int, vectors: int
 ) -> None:
-    assert product_shape(Builder(WIDE, 2), DType.F32, columns, matrices).vectors == vectors
+    assert product_shape(Builder(WIDE, 2), DType.F32, columns, matrices, 2).vectors == vectors
 
 
 @pytest.mark.parametrize("target", [targets.get(n) for n in targets.NAMES], ids=targets.NAMES)
 def test_sums_operands_and_a_broadcast_fit_the_registers(target: targets.Target) -> None:
     for columns, threads in itertools.product((1, 17, 64, 768, 1000), (1, 2, 4)):
-        shape = product_shape(Builder(target, threads), DType.F32, columns, 1)
+        shape = product_shape(Builder(target, threads), DType.F32, columns, 1, threads)
         needed = shape.rows * shape.vectors + shape.vectors + 1
         assert shape.lanes == target.vector_floats
         assert 1 <= needed <= target.vector_registers

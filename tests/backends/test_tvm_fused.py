@@ -301,7 +301,8 @@ BODIES: list[Callable[[], Graph]] = [
     layer_norm_gradient,
     row_variance, dropped_axes, batch_statistics, cross_entropy, linear_gelu, heads, prologue,
     long_product, turned_blocks, conv_block, pointwise_conv_block, depthwise_block,
-    bias_gradient, mean_square, dropout, moves, rotary, gather, sum_of_product, turned_sum, strided_layouts,
+    bias_gradient, mean_square, dropout, moves, rotary, gather, sum_of_product, turned_sum,
+    strided_layouts,
 ]  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from tests.tolerances import tolerance
 pytestmark = [pytest.mark.slow, pytest.mark.needs_torch, pytest.mark.needs_tvm]
 
 STEPS = 10
+BACKENDS = ("tvm", "onnx")
 
 # Where an optimizer divides by the size of gradients, a larger eps than usual: an element whose
 # gradient is rounding noise would otherwise move as far as any other.
@@ -75,15 +76,19 @@ def cases() -> Iterator[Any]:
                     yield pytest.param(net, optimizer, scheme, rows)
 
 
-def compiled(net: str, rows: int, config: Config, folder: Path) -> runtime.Artifact:
+def compiled(
+    net: str, rows: int, config: Config, folder: Path, backend: str = "tvm"
+) -> runtime.Artifact:
     path = folder / "net.pock"
-    driver.build_captured(captured(net, rows), config, path, driver.Options(threads=2))
+    options = driver.Options(threads=2, backend=backend)
+    driver.build_captured(captured(net, rows), config, path, options)
     return runtime.load(path)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("net", "optimizer", "scheme", "rows"), list(cases()))
 def test_ten_steps_are_those_of_pytorch(
-    net: str, optimizer: str, scheme: str, rows: int, tmp_path: Path
+    net: str, optimizer: str, scheme: str, rows: int, backend: str, tmp_path: Path
 ) -> None:
     config = driver.read_config(scheme_of(net, scheme), {"optimizer": OPTIMIZERS[optimizer]})
     parts = parts_of(config, captured(net, rows))
@@ -91,7 +96,7 @@ def test_ten_steps_are_those_of_pytorch(
     eager = EagerTrainer(nets.make(net), parts, OPTIMIZERS[optimizer])
     before = eager.arrays()
     allowed = tolerance(DType.F32, "training")
-    with compiled(net, rows, config, tmp_path) as artifact:
+    with compiled(net, rows, config, tmp_path, backend) as artifact:
         for batch in nets.batches(net, rows, STEPS):
             loss, expected = artifact.train_step(*arrays(batch)), eager.step(*batch)
             close(np.float32(loss), np.float32(expected), allowed)
@@ -137,8 +142,11 @@ def test_a_step_that_was_not_taken_is_noticed(tmp_path: Path) -> None:
         close(np.float32(found), np.float32(expected), allowed)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("net", ["mlp", "bert"])
-def test_clipping_and_accumulation_are_those_of_pytorch(net: str, tmp_path: Path) -> None:
+def test_clipping_and_accumulation_are_those_of_pytorch(
+    net: str, backend: str, tmp_path: Path
+) -> None:
     chosen = OPTIMIZERS["adamw"]
     overrides = {"optimizer": chosen, "clip_norm": 0.1, "accumulate": 4}
     config = driver.read_config(scheme_of(net, "last"), overrides)
@@ -146,7 +154,7 @@ def test_clipping_and_accumulation_are_those_of_pytorch(net: str, tmp_path: Path
     split = driver.capture_model(user, config, driver.Options())
     eager = EagerTrainer(nets.make(net), parts_of(config, split), chosen, clip_norm=0.1)
     path = tmp_path / "net.pock"
-    driver.build_captured(split, config, path, driver.Options(threads=2))
+    driver.build_captured(split, config, path, driver.Options(threads=2, backend=backend))
     allowed = tolerance(DType.F32, "training")
     with runtime.load(path) as artifact:
         for batch in nets.batches(net, 8, STEPS):
@@ -157,9 +165,12 @@ def test_clipping_and_accumulation_are_those_of_pytorch(net: str, tmp_path: Path
         close(state[name], value, allowed)
 
 
-def test_evaluate_and_predict_see_the_weights_that_training_left(tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_evaluate_and_predict_see_the_weights_that_training_left(
+    backend: str, tmp_path: Path
+) -> None:
     config = driver.read_config(scheme_of("resnet", "full"), {"optimizer": OPTIMIZERS["sgd"]})
-    with compiled("resnet", 8, config, tmp_path) as artifact:
+    with compiled("resnet", 8, config, tmp_path, backend) as artifact:
         batch, other = nets.batches("resnet", 8, 2)
         before = artifact.predict(*arrays(other[:-1]))
         for _ in range(5):

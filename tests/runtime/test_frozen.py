@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pockc.artifact import write_artifact
-from pockc.backends.native import HOST, link
+from pockc.backends.native import HOST, link, product_of
 from pockc.errors import UserError
 from pockc.ir.roles import Batch, Param, Prediction
 from pockc.ir.types import DType, TensorType
@@ -29,8 +29,9 @@ from pockc.plan.types import (
 )
 from pockc.runtime import Artifact, load
 from pockc.runtime.frozen import FrozenFile
+from pockc.runtime.manifest import STEP_FILE
 from pockc.runtime.safetensors import read_all, read_header
-from tests.runtime.toy import N, run_python, toy_contents, toy_data
+from tests.runtime.toy import N, run_python, toy_contents, toy_data, toy_machine
 
 X, TARGET = toy_data(N)
 MIB = 1 << 20
@@ -173,10 +174,15 @@ def test_rows_that_are_never_read_take_no_memory(tmp_path: Path) -> None:
     plan = Plan(StateLayout((slot,), 0, TABLE.nbytes), (entry,), 2048, 192)
     link(plan, {}, tmp_path / "step.so", HOST)
     table = np.random.default_rng(0).random(TABLE.shape, np.float32)
+    product = product_of(plan, {STEP_FILE: tmp_path / "step.so"}, toy_machine())
     contents = replace(
         toy_contents(tmp_path / "step.so"),
-        plan=plan, values={"table": table}, buffers=frozenset(), aliases={}, trained={},
-    )  # fmt: skip
+        product=product,
+        values={"table": table},
+        buffers=frozenset(),
+        aliases={},
+        trained={},
+    )
     write_artifact(tmp_path / "big.pock", contents)
     code = f"import sys; sys.argv[1:] = [{str(tmp_path / 'big.pock')!r}]\n{READ}"
     file_bytes, private_bytes, y = json.loads(run_python(code))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pockc.artifact import write_artifact
-from pockc.backends.native import HOST, link
+from pockc.backends.native import HOST, link, product_of
 from pockc.ir.roles import Batch, OptState, Param, Prediction
 from pockc.ir.types import DType, TensorType
 from pockc.plan.types import (
@@ -25,7 +25,8 @@ from pockc.plan.types import (
     Step,
 )
 from pockc.runtime import load
-from tests.runtime.toy import run_python, toy_contents
+from pockc.runtime.manifest import STEP_FILE
+from tests.runtime.toy import run_python, toy_contents, toy_machine
 
 MIB = 1 << 20
 ROW = TensorType((4, 4 * MIB), DType.F32)  # 64 MiB
@@ -75,7 +76,7 @@ def test_the_planned_peak_is_the_measured_one(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     contents = replace(
         toy_contents(tmp_path / "step.so"),
-        plan=plan,
+        product=product_of(plan, {STEP_FILE: tmp_path / "step.so"}, toy_machine()),
         values={n: rng.random(STATE[Param(n)].shape, np.float32) for n in ("a", "b")},
         buffers=frozenset(),
         aliases={},

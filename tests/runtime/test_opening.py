@@ -14,7 +14,13 @@ import pytest
 from pockc.artifact import write_artifact
 from pockc.errors import UserError
 from pockc.runtime import library, load, opening, read_manifest
-from pockc.runtime.manifest import FORMAT_VERSION, Machine, manifest_text, parse_manifest
+from pockc.runtime.manifest import (
+    FORMAT_VERSION,
+    STEP_FILE,
+    Machine,
+    manifest_text,
+    parse_manifest,
+)
 from tests.runtime.toy import toy_contents
 
 
@@ -73,7 +79,8 @@ def test_another_format_version(toy_path: Path, version: object, fix: str) -> No
 def test_another_machine(tmp_path: Path, libraries: dict[str, Path]) -> None:
     path = tmp_path / "pi.pock"
     contents = toy_contents(libraries["plain"])
-    write_artifact(path, replace(contents, machine=Machine("rpi9", "armv99")))
+    product = replace(contents.product, machine=Machine("rpi9", "armv99"))
+    write_artifact(path, replace(contents, product=product))
     arch = os.uname().machine
     assert message(path) == (
         f"[artifact-target] {path} was compiled for target 'rpi9' (armv99, linux), "
@@ -87,7 +94,9 @@ def test_a_processor_that_lacks_instructions(
     path = tmp_path / "new.pock"
     arch = os.uname().machine
     machine = Machine("host", arch, features=("avx2", "amx9", "avx99"))
-    write_artifact(path, replace(toy_contents(libraries["plain"]), machine=machine))
+    contents = toy_contents(libraries["plain"])
+    product = replace(contents.product, machine=machine)
+    write_artifact(path, replace(contents, product=product))
     monkeypatch.setattr(opening, "cpu_features", lambda: frozenset({"avx2"}))
     assert message(path) == (
         f"[artifact-target] {path} was compiled for target 'host', whose code needs what this "
@@ -161,7 +170,9 @@ def test_a_library_that_the_system_does_not_load(
     broken = tmp_path / "broken.so"
     broken.write_bytes(b"\x7fELF" + bytes(200))
     path = tmp_path / "b.pock"
-    write_artifact(path, replace(toy_contents(libraries["plain"]), library=broken))
+    contents = toy_contents(libraries["plain"])
+    product = replace(contents.product, files={STEP_FILE: broken})
+    write_artifact(path, replace(contents, product=product))
     text = message(path)
     assert text.startswith(f"[library-load] the system does not load {path / 'step.so'}: ")
     assert text.endswith("\n    fix  compile the model for this machine: --target")

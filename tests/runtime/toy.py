@@ -37,6 +37,7 @@ from pockc.plan.types import (
     StateSlot,
     Step,
 )
+from pockc.runtime.manifest import STEP_FILE
 
 N, C, K = 4, 3, 5
 SOURCE = Path(__file__).with_name("toy.c")
@@ -155,7 +156,7 @@ def toy_machine() -> Machine:
 def toy_contents(library: Path, micro_batches: int = 1, fail: bool = False) -> Contents:
     """Everything that goes into the artifact."""
     return Contents(
-        product=product_of(toy_plan(micro_batches, fail), library, toy_machine()),
+        product=product_of(toy_plan(micro_batches, fail), {STEP_FILE: library}, toy_machine()),
         values=toy_values(),
         buffers=frozenset({"mean", "last_seed"}),
         graph_text="graph toy\n",

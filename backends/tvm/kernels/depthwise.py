@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from tvm import tirx
 
 from pockc.backends.tvm.builder import Builder, Sink
-from pockc.backends.tvm.tile import near, spread
+from pockc.backends.tvm.tile import near, spread, task_rows
 from pockc.backends.tvm.tir import Expr, Memory
 from pockc.backends.tvm.values import Index, Scope, Source, Stored, number
 from pockc.ir.types import TensorType
@@ -235,9 +235,11 @@ class _WeightGradient:
         r, s = self.rows.taps, self.line.taps
         dtype = self.x.type.dtype
         height = max(1, min(self.rows.count, 4096 // max(1, self.line.count)))
+        work = n * self.rows.count * self.line.count * c * r * s
+        threads = b.part_count(b.threads, work)
+        height = task_rows(n, self.rows.count, height, threads)
         height = b.choose("block", height, near(height, self.rows.count))
         tasks = -(-self.rows.count // height)
-        work = n * self.rows.count * self.line.count * c * r * s
         parts = b.part_count(n * tasks, work)
         partial = b.stage(TensorType((parts, r, s, c), dtype))
         with b.parts(n * tasks, work) as (part, first, count):

@@ -14,10 +14,10 @@ from pockc.backends.tvm.tile import (
     Tile,
     Vectors,
     add_to,
-    best_shape,
     column_tiles,
     compute,
     near,
+    product_shape,
     row_tiles,
 )
 from pockc.backends.tvm.tir import Expr
@@ -43,12 +43,13 @@ class LongProduct:
         right = (
             p.right if p.right.strides[-1] == 1 else b.copy(p.right, TensorType((k, n), dtype))
         )
-        shape = best_shape(b, dtype, n)
+        shape = product_shape(b, dtype, n, 1, 1)  # each part computes all of the result
         whole, full, rest = column_tiles(n, shape, padded=False)
         work = m * n * k
         parts = b.part_count(k, work)
         partial = b.stage(TensorType((parts, m, n), dtype))
-        block = max(16, min(k, b.target.l2_bytes // 2 // ((m + n) * dtype.nbytes)))
+        # A fraction of the cache: the next block is on its way to it, and so are the sums.
+        block = max(16, min(k, b.target.l2_bytes // 8 // ((m + n) * dtype.nbytes)))
         block = b.choose("block", block, near(block, k))
         with b.parts(k, work) as (part, first, count):
             self._clear(partial, part, m * n)

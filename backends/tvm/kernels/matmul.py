@@ -61,7 +61,7 @@ def emit_product(product: Product) -> None:
         LongProduct(product).emit()
     else:
         matrices = math.prod(product.batch)
-        shape = product_shape(b, product.left.type.dtype, n, matrices)
+        shape = product_shape(b, product.left.type.dtype, n, matrices, b.threads)
         (Columns if columns.suits(product) else Panels)(product, shape).emit()
 
 

@@ -23,6 +23,7 @@ from pockc.backends.tvm.tile import (
     compute,
     near,
     row_tiles,
+    task_rows,
 )
 from pockc.backends.tvm.tir import Expr, Memory
 from pockc.backends.tvm.values import Index, Scope, Source, Stored, number
@@ -191,14 +192,7 @@ class _Phase:
         fits = b.target.l2_bytes // 4 // (4 * row_floats * self.rows.in_step)
         most = max(1, min(self.rows.count, fits))
         most = b.choose("block", most, near(most, self.rows.count))
-
-        def even(height: int) -> bool:
-            tasks = images * -(-self.rows.count // height)
-            return tasks % b.threads == 0 or tasks >= 8 * b.threads
-
-        fitting = [h for h in range(most, 0, -1) if even(h)]
-        divisors = [h for h in fitting if self.rows.count % h == 0 and 2 * h >= fitting[0]]
-        return (divisors or fitting or [1])[0]
+        return task_rows(images, self.rows.count, most, b.threads)
 
     def _left(
         self,

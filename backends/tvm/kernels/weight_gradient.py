@@ -19,6 +19,7 @@ from pockc.backends.tvm.builder import Builder, Sink, lower
 from pockc.backends.tvm.kernels import depthwise
 from pockc.backends.tvm.kernels.depthwise import channels_last
 from pockc.backends.tvm.kernels.long_product import LongProduct
+from pockc.backends.tvm.kernels.matmul import emit_product
 from pockc.backends.tvm.kernels.product import Product, turned
 from pockc.backends.tvm.kernels.window import is_matmul, pair
 from pockc.backends.tvm.lines import Line, forward_line
@@ -32,6 +33,7 @@ from pockc.backends.tvm.tile import (
     compute,
     near,
     row_tiles,
+    task_rows,
 )
 from pockc.backends.tvm.tir import Expr
 from pockc.backends.tvm.values import Index, Scope, Source, Stored, number
@@ -71,11 +73,16 @@ def _as_matmul(b: Builder, x: Stored, dy: Stored, sink: Sink) -> bool:
     if source is None or result is None or merged is None:
         return False
     product = Product(b, (), turned(result[0]), source[0], merged)
-    m, n, _ = product.sizes
+    m, n, k = product.sizes
     if m * n * x.type.dtype.nbytes * b.threads > PARTIAL_BYTES:
         return False
     # The columns are read by whole lines of the cache, the rows number by number.
-    LongProduct(product if n > m else product.transposed()).emit()
+    product = product if n > m else product.transposed()
+    usual = "long" if k >= max(m, n) else "panels"
+    if b.choose("form", usual, ("long", "panels")) == "long":
+        LongProduct(product).emit()
+    else:
+        emit_product(product)
     return True
 
 
@@ -109,6 +116,7 @@ class _Gradient:
             + self.dy.type.shape[1] * self.dy.type.shape[3]
         )
         height = max(1, min(self.rows.count, b.target.l2_bytes // 2 // row_bytes))
+        height = task_rows(images, self.rows.count, height, b.part_count(b.threads, work))
         height = b.choose("block", height, near(height, self.rows.count))
         tasks = images * -(-self.rows.count // height)
         parts = b.part_count(tasks, work)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,16 +46,30 @@ class OnnxModule(nn.Module):
         owner: nn.Module = self
         for part in path:
             inner = owner._modules.get(part)
+            if inner is None and hasattr(owner, part):
+                break  # something else has this name
             if inner is None:
                 inner = nn.Module()
                 owner.add_module(part, inner)
             owner = inner
+        else:
+            if not hasattr(owner, last):
+                self._register(owner, last, array, is_buffer)
+                self.places[name] = ".".join((*path, last))
+                return
+        flat = re.sub(r"\W", "_", name)
+        while hasattr(self, flat):
+            flat += "_"
+        self._register(self, flat, array, is_buffer)
+        self.places[name] = flat
+
+    @staticmethod
+    def _register(owner: nn.Module, last: str, array: np.ndarray, is_buffer: bool) -> None:
         tensor = torch.from_numpy(np.array(array))
         if is_buffer:
             owner.register_buffer(last, tensor)
         else:
             owner.register_parameter(last, nn.Parameter(tensor))
-        self.places[name] = ".".join((*path, last))
 
     def forward(self, **inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Return the graph's outputs, one by itself or several as a tuple."""

@@ -1,7 +1,7 @@
 """The ONNX operators that are covered, each as a few calls of torch.
 
-An operator's operands come as tensors, except those in `numbers`: shapes, axes and bounds, which
-must be known when the model is traced and come as NumPy arrays.
+An operator's operands come as tensors, except those in `numbers`: shapes, axes and bounds,
+which must be known when the model is traced and come as NumPy arrays.
 """
 
 from __future__ import annotations
