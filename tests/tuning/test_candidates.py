@@ -33,6 +33,7 @@ def _case(op: str, result: TensorType, *types: TensorType, **attrs: object) -> C
 _PLAIN = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
 _DEPTH = {**_PLAIN, "groups": 37}
 _IMAGE, _WIDE = _t(2, 19, 14, 14, layout=LAST), _t(2, 145, 14, 14, layout=LAST)
+_HALF = _t(2, 145, 7, 7, layout=LAST)
 _CHANNELS = _t(2, 37, 14, 14, layout=LAST)
 _W, _W37 = _t(145, 19, 3, 3, layout=FILTERS), _t(37, 1, 3, 3, layout=DEPTHWISE)
 
@@ -40,10 +41,13 @@ CASES = {
     "product": (_case("matmul", _t(98, 200), _t(98, 300), _t(300, 200)), "vectors"),
     "packed product": (
         _case("matmul", _t(98, 70), _t(98, 300), _t(300, 70, layout=(1, 0))), "share"),
-    "batched product": (_case("matmul", _t(6, 50, 50), _t(6, 50, 64), _t(6, 64, 50)), "pack"),
+    "batched product": (
+        _case("matmul", _t(6, 50, 150), _t(6, 50, 64), _t(6, 64, 150)), "order"),
     "long product": (
         _case("matmul", _t(24, 40), _t(24, 3000, layout=(1, 0)), _t(3000, 40)), "form"),
-    "convolution": (_case("conv2d", _WIDE, _IMAGE, _W, **_PLAIN), "rows"),
+    "convolution": (_case("conv2d", _WIDE, _IMAGE, _W, **_PLAIN), "form"),
+    "strided convolution": (
+        _case("conv2d", _HALF, _IMAGE, _W, **{**_PLAIN, "stride": (2, 2)}), "block"),
     "input gradient": (_case("conv2d_grad_input", _IMAGE, _WIDE, _W, **_PLAIN), "rows"),
     "weight gradient": (_case("conv2d_grad_weight", _W, _IMAGE, _WIDE, **_PLAIN), "form"),
     "depthwise": (_case("conv2d", _CHANNELS, _CHANNELS, _W37, **_DEPTH), "columns"),

@@ -263,11 +263,13 @@ def choose(
     if not fits or x.type.dtype is not DType.F32:
         return None
     turned = _in_order(filters, rows, line)
-    found = min(
-        (Winograd(Convolution(b, x, turned, sink, rows, line, s)) for s in COSTS),
-        key=lambda w: w.cost,
-    )
-    return found if found.cost < WORTH * found.direct_cost else None
+    forms = {
+        f"winograd{s.m}": Winograd(Convolution(b, x, turned, sink, rows, line, s))
+        for s in COSTS
+    }
+    usual = min(forms, key=lambda name: forms[name].cost)
+    worth = forms[usual].cost < WORTH * forms[usual].direct_cost
+    return forms.get(b.choose("form", usual if worth else "direct", ("direct", *forms)))
 
 
 def _in_order(filters: Stored, rows: Line, line: Line) -> Stored:
