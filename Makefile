@@ -76,7 +76,7 @@ $(VENV)/test.stamp: $(VENV)/demo.stamp
 	@touch $@
 
 $(VENV)/bench.stamp: $(VENV)/demo.stamp
-	$(PIP) -e '.[compile,bench]'
+	$(PIP) -e '.[compile,bench,onnx]'
 	@touch $@
 
 clean:

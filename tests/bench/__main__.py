@@ -95,7 +95,7 @@ def run(  # noqa: PLR0917  one parameter per option
     results = merge(read_results(path), found) if keep and path.exists() else found
     write_results(results, path)
     _write_tables(results, output)
-    for grid in (report.summary(found), report.growth(found)):
+    for grid in (report.summary(found), report.through_onnx(found), report.growth(found)):
         if grid.rows:
             _show(_table_of(grid))
     wrong = report.problems(found)

@@ -22,7 +22,8 @@ def draw(results: Results, path: Path) -> None:
     from matplotlib import pyplot
 
     cases = [c for c in results.cases if c.of(OURS) is not None]
-    peers = list(dict.fromkeys(m.peer for c in cases for m in c.others))
+    others = [m.peer for c in cases for m in c.peers if m.peer != OURS and not m.failed]
+    peers = list(dict.fromkeys(others))
     width = max(6.0, 0.25 * len(cases) * len(peers))
     figure, axes = pyplot.subplots(2, 1, figsize=(width, 8), sharex=True, layout="constrained")
     _bars(axes[0], cases, peers, lambda m: m.median_ms)

@@ -15,7 +15,11 @@ from tests.bench.values import initial_values, load_values, make_batch
 
 
 def compile_case(
-    case: Case, path: Path, threads: int, progress: driver.Progress = lambda *_: None
+    case: Case,
+    path: Path,
+    threads: int,
+    progress: driver.Progress = lambda *_: None,
+    backend: str = "tvm",
 ) -> float:
     """Compile a case to the artifact folder `path`; return the seconds that it took."""
     net = make_net(case.spec)
@@ -26,5 +30,6 @@ def compile_case(
     config = driver.read_config({"update": rules}, {"optimizer": optimizer})
     model = UserModel(net, (torch.from_numpy(inputs),))
     began = time.perf_counter()
-    driver.build(model, config, path, driver.Options(threads=threads, progress=progress))
+    options = driver.Options(backend=backend, threads=threads, progress=progress)
+    driver.build(model, config, path, options)
     return time.perf_counter() - began

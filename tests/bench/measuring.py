@@ -15,7 +15,7 @@ from tests.bench.arithmetic import multiply_adds
 from tests.bench.cases import Case
 from tests.bench.compiling import compile_case
 from tests.bench.machine import measure_peak
-from tests.bench.peers import OURS, ROOT, SCRATCH, Peer, Unavailable, interpreter, last_words
+from tests.bench.peers import ROOT, SCRATCH, Peer, Unavailable, interpreter, last_words
 from tests.bench.process import Job, Process, environment, worker_command
 from tests.bench.results import CaseResult, Measured
 from tests.bench.values import WEIGHTS_FILE, write_case
@@ -84,10 +84,11 @@ def _start(
     python = interpreter(peer.environment, settings.interpreters, settings.report)
     job = Job(python, folder, settings.threads)
     artifact, options = folder / WEIGHTS_FILE, {}
-    if peer.name == OURS:
-        artifact = folder / "model.pock"
+    if peer.module == "pockc_runtime":
+        backend = str(peer.options["backend"])
+        artifact = folder / f"{backend}.pock"
         options["artifact"] = str(artifact)
-        measured.compile_s = compile_case(case, artifact, settings.threads)
+        measured.compile_s = compile_case(case, artifact, settings.threads, backend=backend)
     elif peer.module == "onnx_runtime":
         artifact = folder / onnx_model.FOLDER
         measured.compile_s = _export_onnx(job)

@@ -56,7 +56,13 @@ _LAST = {"channels_last": True, "compile": False}
 PEERS: dict[str, Peer] = {
     p.name: p
     for p in (
-        Peer("pockc", "pockc", "pockc_runtime"),
+        Peer("pockc", "pockc", "pockc_runtime", options={"backend": "tvm"}),
+        Peer(
+            "pockc-onnx",
+            "pockc's backend onnx in a stock ONNX Runtime",
+            "pockc_runtime",
+            options={"backend": "onnx"},
+        ),
         Peer("torch", "PyTorch eager", "pytorch", options={**_LAST, "channels_last": False}),
         Peer(
             "torch-tuned",
@@ -76,7 +82,7 @@ PEERS: dict[str, Peer] = {
         Peer("ort", "ONNX Runtime training", "onnx_runtime", "onnxruntime", any_net=False),
     )
 }
-OURS = "pockc"
+OURS, OURS_ONNX, TRAINED_BY_ORT = "pockc", "pockc-onnx", "ort"
 
 
 def interpreter(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.cases import DOUBLINGS
-from tests.bench.peers import OURS, PEERS
+from tests.bench.peers import OURS, OURS_ONNX, PEERS, TRAINED_BY_ORT
 from tests.bench.results import CaseResult, Measured, Results, losses_agree, paired_ratio
 
 MIB = 2.0**20
@@ -49,6 +49,28 @@ def _summary_row(case: CaseResult) -> tuple[str, ...] | None:
         f"{ours.peak_bytes / smallest.peak_bytes:.2f}",
         f"{100 * case.share_of_peak(ours):.0f} %",
     )
+
+
+def through_onnx(results: Results) -> Grid:
+    """Return a line per case: the backend `onnx` beside ONNX Runtime's own training."""
+    columns = (
+        "workload", "update", "pockc-onnx ms", "ort ms", "time", "torch ms", "pockc ms",
+        "pockc-onnx MiB", "ort MiB", "memory", "torch MiB", "pockc MiB",
+    )  # fmt: skip
+    rows = [r for c in results.cases if (r := _onnx_row(c)) is not None]
+    return Grid("The backend onnx", columns, rows, names=2)
+
+
+def _onnx_row(case: CaseResult) -> tuple[str, ...] | None:
+    ours = case.of(OURS_ONNX)
+    if ours is None:
+        return None
+    ort, others = case.of(TRAINED_BY_ORT), [case.of(n) for n in ("torch", OURS)]
+    time = "" if ort is None else f"{paired_ratio(ours, ort):.2f}"
+    memory = "" if ort is None else f"{ours.peak_bytes / ort.peak_bytes:.2f}"
+    times = ["" if m is None else number(m.median_ms) for m in (ours, ort, *others)]
+    sizes = ["" if m is None else mib(m.peak_bytes) for m in (ours, ort, *others)]
+    return (case.title, case.mode, *times[:2], time, *times[2:], *sizes[:2], memory, *sizes[2:])
 
 
 def details(results: Results) -> Grid:
@@ -124,18 +146,24 @@ def _growth_rows(size: str, before: CaseResult, after: CaseResult) -> list[tuple
 
 def grids(results: Results) -> list[Grid]:
     """Return every table that has rows."""
-    made = (summary(results), details(results), growth(results), machine_grid(results))
+    made = (
+        summary(results),
+        through_onnx(results),
+        details(results),
+        growth(results),
+        machine_grid(results),
+    )
     return [g for g in made if g.rows]
 
 
 def problems(results: Results) -> list[str]:
-    """Return what makes results no comparison: a failure of pockc, or losses that differ."""
+    """Return what makes results no comparison: a failure of ours, or losses that differ."""
     found = []
     for case in results.cases:
         found += [
-            f"{case.key}: pockc was not measured: {m.failed}"
+            f"{case.key}: {m.peer} was not measured: {m.failed}"
             for m in case.peers
-            if m.peer == OURS and m.failed
+            if m.peer in (OURS, OURS_ONNX) and m.failed
         ]
         if not losses_agree(case.peers):
             losses = ", ".join(f"{m.peer} {m.first_loss}" for m in case.peers if not m.failed)
@@ -174,10 +202,13 @@ def _peer_list(results: Results) -> str:
 
 def readme_section(results: Results) -> str:
     """Return what stands between the marks of the README."""
-    others = dict.fromkeys(m.peer for c in results.cases for m in c.others)
-    titles = "; ".join(f"{p}: {PEERS[p].title}" for p in others if p in PEERS)
+    others = dict.fromkeys(m.peer for c in results.cases for m in c.peers if not m.failed)
+    titles = "; ".join(f"{p}: {PEERS[p].title}" for p in others if p in PEERS and p != OURS)
+    onnx = through_onnx(results)
+    both = [summary(results), *([onnx] if onnx.rows else [])]
+    tables = "\n".join(map(markdown, both))
     return (
-        f"{markdown(summary(results))}\n"
+        f"{tables}\n"
         f"{heading(results)}\nOthers: {titles}. Memory is the peak of the steps above the "
         "process after its imports.\n"
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.machine import Peak
-from tests.bench.peers import OURS
+from tests.bench.peers import OURS, OURS_ONNX
 
 
 @dataclass
@@ -96,8 +96,8 @@ class CaseResult:
 
     @property
     def others(self) -> list[Measured]:
-        """The peers besides pockc."""
-        return [m for m in self.peers if m.peer != OURS and not m.failed]
+        """The peers besides pockc's own."""
+        return [m for m in self.peers if m.peer not in (OURS, OURS_ONNX) and not m.failed]
 
     @property
     def fastest(self) -> Measured | None:

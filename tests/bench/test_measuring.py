@@ -33,7 +33,7 @@ def test_peers_take_turns_on_the_same_work(tmp_path: Path) -> None:
         least=3,
         interpreters={"tensorflow": str(nothing)},
     )
-    chosen = [PEERS[n] for n in ("pockc", "torch", "torch-tuned", "tensorflow")]
+    chosen = [PEERS[n] for n in ("pockc", "pockc-onnx", "torch", "tensorflow")]
     found = measuring.measure_case(TINY, chosen, settings)
     gone = found.peers.pop()
     assert gone.failed == f"there is no interpreter {nothing}"
@@ -45,9 +45,11 @@ def test_peers_take_turns_on_the_same_work(tmp_path: Path) -> None:
         assert 0 < m.peak_bytes <= m.peak_with_start_bytes
         assert m.first_step_s > 0
         assert m.artifact_bytes > 0
-    ours, eager, _ = found.peers
+    ours, onnx, eager = found.peers
     assert ours.planned_bytes > 0
     assert ours.compile_s > 0
+    assert onnx.compile_s > 0
+    assert onnx.version == ours.version
     # PyTorch is hundreds of megabytes; what runs an artifact is NumPy and a few files.
     assert ours.runtime_bytes < eager.runtime_bytes / 2
 

@@ -90,11 +90,37 @@ def test_all_figures_have_a_line_for_who_was_left_out() -> None:
     )
 
 
+def with_onnx() -> Results:
+    found = results()
+    found.cases[0].peers[3] = measured("ort", [30.0], [40.0], peak=400 << 20)
+    found.cases[0].peers.append(measured("pockc-onnx", [15.0], [10.0], peak=100 << 20))
+    return found
+
+
+def test_the_backend_onnx_is_ours_and_stands_beside_the_training_of_onnx_runtime() -> None:
+    assert report.through_onnx(results()).rows == []
+    (row,) = report.through_onnx(with_onnx()).rows
+    assert row == (
+        "MobileNetV2 224, batch 2", "full", "12.5", "35", "0.38", "40", "11",
+        "100", "400", "0.25", "200", "50",
+    )  # fmt: skip
+    assert "tensorflow 22" in report.summary(with_onnx()).rows[0]
+    assert report.markdown(report.through_onnx(with_onnx())) in report.readme_section(
+        with_onnx()
+    )
+
+
 def test_growth_compares_with_the_arithmetic() -> None:
     both = merge(results(SMALL), results(LARGE, factor=2.0))
     rows = report.growth(both).rows
     assert rows[0] == ("MobileNetV2 224, batch 2", "batch", "pockc", "2.00", "2.00", "1.00")
     assert not report.growth(results()).rows
+
+
+def test_a_failure_of_the_backend_onnx_is_a_problem() -> None:
+    found = with_onnx()
+    found.cases[0].peers[-1].failed = "[slug] no"
+    assert report.problems(found) == ["W1-batch2-full: pockc-onnx was not measured: [slug] no"]
 
 
 def test_a_failure_of_pockc_and_a_wrong_loss_are_problems() -> None:
