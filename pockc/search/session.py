@@ -16,13 +16,13 @@ from pockc.errors import Problem, UserError
 from pockc.frontend.captured import Captured
 from pockc.scheme import Config
 from pockc.scheme.config import Optimizer
-from pockc.search import contribution as contributions
-from pockc.search.contribution import Contributions, Scores
+from pockc.search.contribution import Contributions
 from pockc.search.cost import Cost
 from pockc.search.estimate import Estimator
-from pockc.search.evolve import Budget, Found, Search, Settings
+from pockc.search.evolve import Budget, Found, Search, Settings, far_from
 from pockc.search.kernel_times import KernelTimes, measure
-from pockc.search.space import Genes, Space, make_space
+from pockc.search.proxy import Scores, proxy_scores
+from pockc.search.space import Choice, Genes, Space, make_space
 
 MOST_CANDIDATES = 40
 """Schemes whose plan is looked at, should the estimate have been too low for the first ones."""
@@ -50,6 +50,11 @@ class Session:
 
     def __post_init__(self) -> None:
         """Begin with no cost known."""
+        self.take_space(self.space)
+
+    def take_space(self, space: Space) -> None:
+        """Choose from other schemes from now on."""
+        self.space = space
         self.estimator = Estimator(
             self.captured, self.space, self.base, self.options, self.times
         )
@@ -84,7 +89,7 @@ class Session:
             path = Path(folder) / "full.pock"
             driver.build_captured(self.captured, config, path, self.options)
             with runtime.load(path, self.options.threads) as artifact:
-                return contributions.proxy_scores(artifact, self.captured, data, kind=kind)
+                return proxy_scores(artifact, self.captured, data, kind=kind)
 
     def measure(
         self,
@@ -101,6 +106,16 @@ class Session:
             with runtime.load(path, self.options.threads) as artifact:
                 measure(artifact, planned, batch(artifact), steps, self.times)
 
+    def check(self, budget: Budget) -> None:
+        """Refuse a budget that the head alone does not fit.
+
+        Raises:
+            UserError: [budget] It does not.
+        """
+        least = self.estimator.exact((0,) * len(self.space.units))
+        if not budget.allows(least):
+            raise UserError(_too_small(budget, least))
+
     def search(
         self,
         gains: Contributions,
@@ -108,27 +123,48 @@ class Session:
         settings: Settings,
         progress: Callable[[int, int], None] = lambda *_: None,
     ) -> Outcome:
-        """Return the best scheme whose own plan is within the budget.
+        """Return the best schemes whose own plans are within the budget.
 
         Raises:
             UserError: [budget] Not even the head alone fits.
         """
+        self.check(budget)
         search = Search(self.space, gains, self.estimator.cost, budget)
-        none = (0,) * len(self.space.units)
-        least = search.look(none)
-        if not budget.allows(least.cost):
-            raise UserError(_too_small(budget, least.cost))
+        least = search.look((0,) * len(self.space.units))
         greedy = search.greedy() or least
+        made_by_hand = self._by_hand(search)
         search.evolve(settings, progress)
-        for _ in range(MOST_CANDIDATES):
-            best = search.best() or least
-            exact = self.estimator.exact(best.genes)
-            search.seen[best.genes] = Found(best.genes, exact, best.contribution)
-            if budget.allows(exact):
-                return Outcome(
-                    search.seen[best.genes], greedy, search.pareto(), len(search.seen)
-                )
-        return Outcome(least, least, search.pareto(), len(search.seen))
+        finalists: list[Found] = []
+        for found in search.ranking():
+            if len(finalists) == settings.finalists or len(search.planned) == MOST_CANDIDATES:
+                break
+            if far_from(found.genes, finalists):
+                finalists += self._confirmed(search, [found])
+        rest = [f for f in made_by_hand if f.genes not in {g.genes for g in finalists}]
+        return Outcome(
+            finalists or [least],
+            greedy,
+            self._confirmed(search, rest),
+            search.pareto(),
+            len(search.seen),
+        )
+
+    def _by_hand(self, search: Search) -> list[Found]:
+        """Return what one would try without a search: all biases, the last blocks that fit."""
+        units = self.space.units
+        all_biases = Choice(bias=True)
+        bias = tuple(u.menu.index(all_biases) if u.biases else 0 for u in units)
+        whole = tuple(u.menu.index(Choice(bool(u.biases), u.weights)) for u in units)
+        count = len(units)
+        last = [(0,) * at + whole[at:] for at in range(count)]
+        fitting = [f for f in map(search.look, last) if search.budget.allows(f.cost)]
+        found = [search.look(bias), *fitting[:1]]
+        return [f for f in found if search.budget.allows(f.cost)]
+
+    def _confirmed(self, search: Search, schemes: Sequence[Found]) -> list[Found]:
+        """Return those schemes that the compiler's own plan finds within the budget."""
+        planned = [search.correct(f.genes, self.estimator.exact(f.genes)) for f in schemes]
+        return [f for f in planned if search.budget.allows(f.cost)]
 
 
 _SGD: Mapping[str, object] = {"optimizer": Optimizer(name="sgd", lr=1.0, weight_decay=0.0)}
@@ -140,16 +176,25 @@ class Outcome:
     """What a search found.
 
     Attributes:
-        best: The scheme, with the cost that its own plan has.
+        finalists: The best schemes, unlike each other, with the costs that their own plans
+            have, the best one by contribution first.
         greedy: What the greedy knapsack found, with its estimated cost.
+        by_hand: What one would try without a search, as far as it fits: all biases, the last
+            blocks.
         front: What nothing else beats in memory and contribution.
         seen: How many schemes were looked at.
     """
 
-    best: Found
+    finalists: list[Found]
     greedy: Found
+    by_hand: list[Found]
     front: list[Found]
     seen: int
+
+    @property
+    def best(self) -> Found:
+        """The scheme of the largest contribution."""
+        return self.finalists[0]
 
 
 def _too_small(budget: Budget, least: Cost) -> Problem:
