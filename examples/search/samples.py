@@ -1,6 +1,6 @@
 """Write cache/{text,digits}-{pool,train,held_out,test}.npz: few rows to learn from.
 
-`train` is a part of `pool`. The search sees `train` and `held_out` and nothing else; the schemes
+`train` is a part of `pool`. The search sees `train` and `held_out`, nothing else; schemes
 are compared on `test`. Texts are those of the text example, their first 32 tokens. The digits
 (Alpaydin and Kaynak, 1998, CC BY 4.0) are 1797 pictures of 8 x 8, which lie in the package
 `scikit-learn`; they are enlarged to 64 x 64.

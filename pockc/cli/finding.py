@@ -283,7 +283,7 @@ def _write(
     request.output.write_text(config_text(made, comments), encoding="utf-8")
     csv_path = request.output.with_suffix(".pareto.csv")
     png_path = request.output.with_suffix(".pareto.png")
-    write_csv(outcome.front, best, csv_path)
+    write_csv(outcome.front, best, session.space, csv_path)
     write_png(outcome.front, best, request.asked.budget().memory_bytes, png_path)
     _show(session, outcome, best)
     _show_finalists(request, session, outcome, reached)
