@@ -280,9 +280,7 @@ def search(  # noqa: PLR0913, PLR0917  one parameter per option
         str,
         typer.Option(help="Fine-tune each block, each weight, or each weight at each ratio."),
     ] = "weight",
-    score: Annotated[str, typer.Option(help="A gain is one of accuracy, or of loss.")] = (
-        "accuracy"
-    ),
+    score: Annotated[str, typer.Option(help="A gain is one of loss, or of accuracy.")] = "loss",
     most: Annotated[
         int | None,
         typer.Option(min=1, help="Fine-tune so many weights, the proxy's best. Default: all."),

@@ -127,9 +127,7 @@ def run_search(request: SearchRequest) -> None:
             seed=request.seed,
             finalists=request.finalists if request.fine_tune else 1,
         )
-        outcome = session.search(
-            gains, budget, settings, lambda done, total: progress.update("search", done, total)
-        )
+        outcome = session.search(gains, budget, settings, progress.update)
         chosen, reached = _chosen(analysis, outcome, progress)
     _write(request, session, outcome, (chosen, reached))
 

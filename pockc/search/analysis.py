@@ -40,7 +40,7 @@ class Plan:
     """
 
     detail: str = "weight"
-    measure: str = "accuracy"
+    measure: str = "loss"
     most: int | None = None
     processes: int | None = None
 
@@ -72,6 +72,9 @@ class Analysis:
         configs = {n: session.space.config(session.base, t.genes) for n, t in tried.items()}
         analyse(configs, self.store, self.how, progress, self.plan.processes)
         results, measure = self.store.results, self.plan.measure
+        # Earlier runs may have tried more than this one was asked to.
+        known = {n: t for n, t in trials(session.space, "ratio").items() if n in results}
+        tried = {**tried, **known}
         gains = weight_gains(captured, scores, tried, results, measure)
         session.take_space(_refined(session, gains))
         return from_results(session.space, captured, scores, tried, results, measure)

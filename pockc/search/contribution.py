@@ -21,7 +21,7 @@ from pockc.search.space import Choice, Genes, Space, Unit
 
 DETAILS = ("block", "weight", "ratio")
 """What is fine-tuned by itself: all weights of a block, a weight, a weight at each ratio."""
-MEASURES = ("accuracy", "loss")
+MEASURES = ("loss", "accuracy")
 """What a gain is a gain of; a smaller loss is a gain."""
 
 Results = Mapping[str, Mapping[str, float]]
@@ -204,7 +204,7 @@ def from_results(
     scores: Scores,
     tried: Mapping[str, Trial],
     results: Results,
-    measure: str = "accuracy",
+    measure: str = "loss",
 ) -> Contributions:
     """Return contributions from fine-tunes; the proxy fills in what was not tried.
 
@@ -255,7 +255,7 @@ def weight_gains(
     scores: Scores,
     tried: Mapping[str, Trial],
     results: Results,
-    measure: str = "accuracy",
+    measure: str = "loss",
 ) -> dict[str, float]:
     """Return what each weight of the blocks brings, all channels, for its rank in a block."""
     values = {n: value_of(results[n], measure) for n in tried if n in results}

@@ -78,7 +78,7 @@ class Search:
         self.space, self.contributions, self.costs = space, contributions, costs
         self.budget = budget
         self.seen: dict[Genes, Found] = {}
-        self.planned: set[Genes] = set()
+        self.planned: dict[Genes, Found] = {}
 
     def look(self, genes: Genes) -> Found:
         """Return cost and contribution of a scheme."""
@@ -89,9 +89,13 @@ class Search:
 
     def correct(self, genes: Genes, cost: Cost) -> Found:
         """Take the cost that a scheme's own plan has, and return the scheme with it."""
-        self.planned.add(genes)
-        self.seen[genes] = Found(genes, cost, self.contributions.of(genes))
-        return self.seen[genes]
+        found = Found(genes, cost, self.contributions.of(genes))
+        self.planned[genes] = self.seen[genes] = found
+        return found
+
+    def forget(self) -> None:
+        """Begin again with the schemes whose cost is sure: the others are estimated anew."""
+        self.seen = dict(self.planned)
 
     def best(self) -> Found | None:
         """Return the best scheme looked at that the budget allows; of equals the cheapest."""
@@ -204,7 +208,7 @@ class Search:
 
 
 def far_from(genes: Genes, others: Sequence[Found]) -> bool:
-    """Whether a scheme differs from each other one in a sixth of the blocks or more."""
-    least = max(1, len(genes) // 6)
+    """Whether a scheme differs from each other one in a quarter of the blocks or more."""
+    least = max(1, len(genes) // 4)
     differing = (sum(a != b for a, b in zip(genes, o.genes, strict=True)) for o in others)
     return all(d >= least for d in differing)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,8 +24,10 @@ from pockc.search.kernel_times import KernelTimes, measure
 from pockc.search.proxy import Scores, proxy_scores
 from pockc.search.space import Choice, Genes, Space, make_space
 
-MOST_CANDIDATES = 40
-"""Schemes whose plan is looked at, should the estimate have been too low for the first ones."""
+MOST_MISSED = 8
+"""Schemes of a round that turn out to be over the budget before estimates are raised."""
+ROUNDS = 6
+"""Of evolution and plans, until a plan is within the budget."""
 
 
 @dataclass
@@ -47,6 +49,7 @@ class Session:
     space: Space
     times: KernelTimes
     estimator: Estimator = field(init=False)
+    _margin: float = field(init=False, default=1.0)
 
     def __post_init__(self) -> None:
         """Begin with no cost known."""
@@ -121,7 +124,7 @@ class Session:
         gains: Contributions,
         budget: Budget,
         settings: Settings,
-        progress: Callable[[int, int], None] = lambda *_: None,
+        progress: Callable[[str, int, int], None] = lambda *_: None,
     ) -> Outcome:
         """Return the best schemes whose own plans are within the budget.
 
@@ -129,17 +132,19 @@ class Session:
             UserError: [budget] Not even the head alone fits.
         """
         self.check(budget)
-        search = Search(self.space, gains, self.estimator.cost, budget)
+        self._margin = 1.0
+        self._learn_costs(progress)
+        search = Search(self.space, gains, self._cost, budget)
         least = search.look((0,) * len(self.space.units))
         greedy = search.greedy() or least
         made_by_hand = self._by_hand(search)
-        search.evolve(settings, progress)
         finalists: list[Found] = []
-        for found in search.ranking():
-            if len(finalists) == settings.finalists or len(search.planned) == MOST_CANDIDATES:
+        for _ in range(ROUNDS):
+            search.evolve(settings, lambda done, total: progress("search", done, total))
+            finalists = self._finalists(search, settings.finalists)
+            if finalists:
                 break
-            if far_from(found.genes, finalists):
-                finalists += self._confirmed(search, [found])
+            search.forget()
         rest = [f for f in made_by_hand if f.genes not in {g.genes for g in finalists}]
         return Outcome(
             finalists or [least],
@@ -148,6 +153,41 @@ class Session:
             search.pareto(),
             len(search.seen),
         )
+
+    def _finalists(self, search: Search, count: int) -> list[Found]:
+        """Return the best schemes by their own plans, none if the first few estimates fail."""
+        found: list[Found] = []
+        missed = 0
+        for scheme in search.ranking():
+            if len(found) == count or missed == MOST_MISSED:
+                break
+            if far_from(scheme.genes, found):
+                confirmed = self._confirmed(search, [scheme])
+                missed += not confirmed
+                found += confirmed
+        return found
+
+    def _learn_costs(self, progress: Callable[[str, int, int], None]) -> None:
+        """Plan some schemes that have every choice of every block in them.
+
+        With each of them the estimator learns a piece of each block: the same choice in all
+        blocks, and for each block all biases from it on, before which nothing is trained.
+        """
+        units = self.space.units
+        count = max(len(u.menu) for u in units)
+        same = [tuple(g if g < len(u.menu) else 0 for u in units) for g in range(count)]
+        last = [(0,) * at + same[1][at:] for at in range(1, len(units))]
+        schemes = list(dict.fromkeys([*same, *last]))
+        for done, genes in enumerate(schemes):
+            progress("plans", done, len(schemes))
+            self.estimator.exact(genes)
+        progress("plans", len(schemes), len(schemes))
+
+    def _cost(self, genes: Genes) -> Cost:
+        cost = self.estimator.composed(genes, near=True)
+        if cost is None or self.estimator.is_exact(genes):
+            return self.estimator.exact(genes)
+        return replace(cost, arena_bytes=int(cost.arena_bytes * self._margin))
 
     def _by_hand(self, search: Search) -> list[Found]:
         """Return what one would try without a search: all biases, the last blocks that fit."""
@@ -163,7 +203,14 @@ class Session:
 
     def _confirmed(self, search: Search, schemes: Sequence[Found]) -> list[Found]:
         """Return those schemes that the compiler's own plan finds within the budget."""
-        planned = [search.correct(f.genes, self.estimator.exact(f.genes)) for f in schemes]
+        planned = []
+        for scheme in schemes:
+            estimate = self.estimator.composed(scheme.genes, near=True)
+            cost = self.estimator.exact(scheme.genes)
+            if estimate is not None:
+                # Blocks leave holes in the arena that no sum of pieces shows.
+                self._margin = max(self._margin, cost.arena_bytes / estimate.arena_bytes)
+            planned.append(search.correct(scheme.genes, cost))
         return [f for f in planned if search.budget.allows(f.cost)]
 
 

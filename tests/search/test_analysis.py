@@ -59,7 +59,9 @@ def test_gains_are_over_the_base_and_more_channels_bring_no_less() -> None:
     results[weight] = {"accuracy": 0.75, "loss": 1.0}
     results[f"{weight} at 0.5"] = {"accuracy": 0.7, "loss": 1.0}
     results[f"{weight} at 0.25"] = {"accuracy": 0.72, "loss": 1.0}
-    found = from_results(session.space, session.captured, ones(session), tried, results)
+    found = from_results(
+        session.space, session.captured, ones(session), tried, results, "accuracy"
+    )
     unit = session.space.units[1]
 
     def gain(choice: Choice) -> float:
@@ -83,12 +85,12 @@ def test_gains_of_loss_are_what_it_falls_by() -> None:
     results["weights of blocks.2"] = {"loss": 0.75}
     scores = ones(session)
     space, captured = session.space, session.captured
-    found = from_results(space, captured, scores, tried, results, "loss")
+    found = from_results(space, captured, scores, tried, results)
     assert (
         found.gains[2][space.units[2].menu.index(Choice(True, space.units[2].weights))] == 0.25
     )
     with pytest.raises(UserError, match=r"no accuracy(.|\n)*--score loss"):
-        from_results(space, captured, scores, tried, results)
+        from_results(space, captured, scores, tried, results, "accuracy")
 
 
 def test_the_proxy_chooses_what_is_tried_and_says_what_the_rest_brings() -> None:
@@ -102,7 +104,7 @@ def test_the_proxy_chooses_what_is_tried_and_says_what_the_rest_brings() -> None
     assert [n for n, t in fewer.items() if t.weight] == [best]
     assert {n for n, t in tried.items() if not t.weight} <= set(fewer)
     results = {n: {"accuracy": 0.5} for n in fewer} | {best: {"accuracy": 0.7}}
-    gains = weight_gains(session.captured, scores, fewer, results)
+    gains = weight_gains(session.captured, scores, fewer, results, "accuracy")
     assert gains[best] == pytest.approx(0.2)
     size = session.captured.parameters
     ratio = np.sqrt(25 * size[next_best].shape[0] / (100 * size[best].shape[0]))
