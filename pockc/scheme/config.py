@@ -99,6 +99,18 @@ class Rule(_Strict):
     weight_decay: Number | None = Field(None, ge=0)
 
 
+def rule_of(
+    match: str,
+    train: OneOf["none", "bias", "weight", "all"],
+    channels: Channels | None = None,
+    lr_scale: float = 1.0,
+) -> Rule:
+    """Return a rule made by code; what is not given is as if a file left it out."""
+    return Rule(
+        match=match, train=train, channels=channels, lr_scale=lr_scale, weight_decay=None
+    )
+
+
 class Optimizer(BaseModel):
     """An optimizer by name; what is None is the optimizer's own default.
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pockc.errors import Problem, UserError
 from pockc.scheme.blocks import Structure, matrices
-from pockc.scheme.config import Channels, Rule
+from pockc.scheme.config import Channels, Rule, rule_of
 from pockc.scheme.facts import Parameters, ParamFacts
 from pockc.scheme.kinds import (
     Kind,
@@ -144,7 +144,7 @@ def published_rules(
         found = _convolutions(chosen, chosen.scheme, parameters, structure)
     else:
         found = _last_blocks(chosen, chosen.scheme, parameters, structure)
-    head = {p: Rule(match=p, train="all") for p in structure.head}
+    head = {p: rule_of(p, "all") for p in structure.head}
     return {p: (found | head)[p] for p in parameters if p in found or p in head}
 
 
@@ -162,7 +162,7 @@ def _convolutions(
         raise _mismatch(chosen, needs, f"{len(filters)}")
     first_biased = filters[-scheme.biases].first_use
     found = {
-        p.name: Rule(match=p.name, train="bias")
+        p.name: rule_of(p.name, "bias")
         for p in inside
         if p.kind == "bias" and p.first_use >= first_biased
     }
@@ -173,9 +173,9 @@ def _convolutions(
 
 def _part(weight: ParamFacts, share: float) -> Rule:
     depthwise = weight.type.shape[1] == 1
-    part = Channels(fraction=share, axis="out" if depthwise else "in")
+    part = Channels(fraction=share, count=None, heads=None, axis="out" if depthwise else "in")
     channels = None if share == 1 else part
-    return Rule(match=weight.name, train="weight", channels=channels)
+    return rule_of(weight.name, "weight", channels)
 
 
 def _last_blocks(
@@ -195,13 +195,13 @@ def _last_blocks(
         raise _mismatch(chosen, needs, f"{len(blocks)}")
     pick = first_pointwise if scheme.which == "first 1x1" else attention_and_first_linear
     found = {
-        p: Rule(match=p, train="bias")
+        p: rule_of(p, "bias")
         for block in blocks[-scheme.biases :]
         for p in biases_of(parameters, block)
     }
     for block in blocks[-scheme.weights :]:
         for p in pick(matrices(parameters, block)):
-            found[p] = Rule(match=p, train="weight")
+            found[p] = rule_of(p, "weight")
     return found
 
 

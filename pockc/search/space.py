@@ -11,12 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from pockc.errors import Problem, UserError
 from pockc.scheme import Config
 from pockc.scheme.blocks import matrices, structure_of
-from pockc.scheme.config import Channels, Rule
+from pockc.scheme.config import Channels, Rule, rule_of
 from pockc.scheme.facts import ModuleFacts, Parameters
 
 RATIOS = (0.25, 0.5, 1.0)
@@ -89,11 +88,11 @@ class Space:
         found: list[Rule] = []
         for unit, choice in zip(self.units, self.choices(genes), strict=True):
             if choice.bias and unit.biases:
-                found.append(_rule(f"{unit.name}.*", "bias"))
+                found.append(rule_of(f"{unit.name}.*", "bias"))
             part = None if choice.ratio == 1 else Channels(fraction=choice.ratio)
-            found += [_rule(w, "weight", part) for w in choice.weights]
+            found += [rule_of(w, "weight", part) for w in choice.weights]
         scale = self.head_lr_scale
-        found += [_rule(p, "all", lr_scale=scale) for p in self.head]
+        found += [rule_of(p, "all", lr_scale=scale) for p in self.head]
         return tuple(found)
 
     def describe(self, genes: Genes) -> str:
@@ -134,17 +133,6 @@ def refined(space: Space, gains: Mapping[str, float], sizes: Mapping[str, int]) 
         menu = (*unit.menu, *(c for c in added if c not in unit.menu))
         units.append(replace(unit, menu=menu))
     return replace(space, units=tuple(units))
-
-
-def _rule(
-    match: str,
-    train: Literal["bias", "weight", "all"],
-    channels: Channels | None = None,
-    lr_scale: float = 1.0,
-) -> Rule:
-    return Rule(
-        match=match, train=train, channels=channels, lr_scale=lr_scale, weight_decay=None
-    )
 
 
 def make_space(
