@@ -50,7 +50,7 @@ def test_a_search_by_memory_writes_what_plan_and_compile_take(
     config = folder / "found.yaml"
     assert config.read_text().startswith("# found by pockc search")
     assert (folder / "found.pareto.png").read_bytes().startswith(b"\x89PNG")
-    rows = list(csv.DictReader((folder / "found.pareto.csv").open()))
+    rows = list(csv.DictReader((folder / "found.pareto.csv").read_text().splitlines()))
     chosen = [r for r in rows if r["chosen"] == "1"]
     assert len(chosen) == 1
     assert int(chosen[0]["memory_bytes"]) <= 120 * 1024
