@@ -52,7 +52,7 @@ class Task:
 
 TASKS = {
     "text": Task(
-        "text", "MiniLM-L6, Reuters-R8", (16, 32, 64), "classifier", 10, 320, 2, 2, "ratio"
+        "text", "MiniLM-L6, Reuters-R8", (16, 32, 64), "classifier", 10, 320, 2, 2, "weight"
     ),
     "digits": Task(
         "digits", "EfficientNet-Lite0, digits", (10, 20, 40), "network._fc", 30, 480, 4, 6,

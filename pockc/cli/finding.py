@@ -128,7 +128,7 @@ def run_search(request: SearchRequest) -> None:
             finalists=request.finalists if request.fine_tune else 1,
         )
         outcome = session.search(gains, budget, settings, progress.update)
-        chosen, reached = _chosen(analysis, outcome, progress)
+        chosen, reached = _chosen(analysis, outcome, request.finalists, progress)
     _write(request, session, outcome, (chosen, reached))
 
 
@@ -247,11 +247,11 @@ def _gains(
 
 
 def _chosen(
-    analysis: Analysis | None, outcome: Outcome, progress: _Progress
+    analysis: Analysis | None, outcome: Outcome, finalists: int, progress: _Progress
 ) -> tuple[Found, dict[tuple[int, ...], float]]:
     """Return the best scheme, and what the schemes reached that were fine-tuned as a whole."""
     known = {f.genes: f for f in (*outcome.finalists, *outcome.by_hand)}
-    if analysis is None or len(known) == 1 or len(outcome.finalists) == 1:
+    if analysis is None or len(known) == 1 or finalists == 1:
         return outcome.best, {}
     reached = analysis.best_of(
         list(known), lambda done, total, note: progress.update("finalists", done, total, note)

@@ -142,7 +142,7 @@ class Session:
         for _ in range(ROUNDS):
             search.evolve(settings, lambda done, total: progress("search", done, total))
             finalists = self._finalists(search, settings.finalists)
-            if finalists:
+            if len(finalists) == settings.finalists:
                 break
             search.forget()
         rest = [f for f in made_by_hand if f.genes not in {g.genes for g in finalists}]
@@ -155,7 +155,7 @@ class Session:
         )
 
     def _finalists(self, search: Search, count: int) -> list[Found]:
-        """Return the best schemes by their own plans, none if the first few estimates fail."""
+        """Return the best schemes by their own plans, fewer if the first few estimates fail."""
         found: list[Found] = []
         missed = 0
         for scheme in search.ranking():
