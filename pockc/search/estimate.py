@@ -73,6 +73,7 @@ class Estimator:
     plans: int = 0
     conflicts: int = 0
     _pieces: dict[Key, Piece] = field(default_factory=dict)
+    _largest: dict[tuple[object, ...], Piece] = field(default_factory=dict)
     _state: dict[object, int] = field(default_factory=dict)
     _recipes: dict[tuple[object, ...], object] = field(default_factory=dict)
     _exact: dict[Genes, Cost] = field(default_factory=dict)
@@ -88,13 +89,23 @@ class Estimator:
             self._learn(genes, planned)
         return self._exact[genes]
 
+    def is_exact(self, genes: Genes) -> bool:
+        """Whether a scheme was planned."""
+        return genes in self._exact
+
     def cost(self, genes: Genes) -> Cost:
         """Return the cost of a scheme: from pieces if all are known, else from a plan."""
         known = self._exact.get(genes)
         return known or self.composed(genes) or self.exact(genes)
 
-    def composed(self, genes: Genes) -> Cost | None:
-        """Return the cost of a scheme out of known pieces, None if one is unknown."""
+    def composed(self, genes: Genes, *, near: bool = False) -> Cost | None:
+        """Return the cost of a scheme out of known pieces, None if one is unknown.
+
+        Args:
+            genes: The scheme.
+            near: Take the largest known piece of a block beside other choices where none is
+                known beside these.
+        """
         arena, ms = 0, 0.0
         for entry in self._entries():
             kept, runs = 0, 1
@@ -102,6 +113,8 @@ class Estimator:
                 runs = self.captured.micro_batches
             for at, context in self._places(genes):
                 piece = self._pieces.get((entry, at, context, None))
+                if piece is None and near:
+                    piece = self._nearest(entry, at, context)
                 if piece is None:
                     return None
                 arena = max(arena, kept + piece.own_bytes)
@@ -160,7 +173,18 @@ class Estimator:
                 piece.ms = ms[at]
                 self._keep((entry.name, at, known, None), piece)
 
+    def _nearest(self, entry: str, at: int, context: object) -> Piece | None:
+        for key in _kin(entry, at, context):
+            if key in self._largest:
+                return self._largest[key]
+        return None
+
     def _keep(self, key: Key, piece: Piece) -> None:
+        for kin in _kin(*key[:3]):
+            largest = self._largest.setdefault(kin, Piece())
+            largest.own_bytes = max(largest.own_bytes, piece.own_bytes)
+            largest.kept_bytes = max(largest.kept_bytes, piece.kept_bytes)
+            largest.ms = max(largest.ms, piece.ms)
         old = self._pieces.setdefault(key, piece)
         if (old.own_bytes, old.kept_bytes) != (piece.own_bytes, piece.kept_bytes):
             self.conflicts += 1
@@ -183,6 +207,17 @@ class Estimator:
             key: object = "fixed" if at is None else (at, genes[at])
             sizes[key] += aligned(slot.type.nbytes)
         self._state |= sizes
+
+
+def _kin(entry: str, at: int, context: object) -> tuple[tuple[object, ...], ...]:
+    """Return what pieces have in common with one, the nearest first.
+
+    A block's own choice says most, and whether a block before it is trained comes next; of
+    what lies before all trained blocks, which of them is the first.
+    """
+    if not isinstance(context, tuple):
+        return ((entry, at),)
+    return ((entry, at, *context[:2]), (entry, at, context[0]))
 
 
 class _Cut:

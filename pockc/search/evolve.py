@@ -6,7 +6,7 @@ Both maximise the sum of contributions under budgets of memory and time.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pockc.search.contribution import Contributions
@@ -57,6 +57,7 @@ class Settings:
         mutation: Chance of each gene to change.
         parents: Share of a generation that has children.
         seed: Of all choices.
+        finalists: How many of the best schemes are returned.
     """
 
     population: int = 48
@@ -64,6 +65,7 @@ class Settings:
     mutation: float = 0.15
     parents: float = 0.25
     seed: int = 0
+    finalists: int = 1
 
 
 class Search:
@@ -76,6 +78,7 @@ class Search:
         self.space, self.contributions, self.costs = space, contributions, costs
         self.budget = budget
         self.seen: dict[Genes, Found] = {}
+        self.planned: dict[Genes, Found] = {}
 
     def look(self, genes: Genes) -> Found:
         """Return cost and contribution of a scheme."""
@@ -84,10 +87,25 @@ class Search:
             self.seen[genes] = Found(genes, cost, self.contributions.of(genes))
         return self.seen[genes]
 
+    def correct(self, genes: Genes, cost: Cost) -> Found:
+        """Take the cost that a scheme's own plan has, and return the scheme with it."""
+        found = Found(genes, cost, self.contributions.of(genes))
+        self.planned[genes] = self.seen[genes] = found
+        return found
+
+    def forget(self) -> None:
+        """Begin again with the schemes whose cost is sure: the others are estimated anew."""
+        self.seen = dict(self.planned)
+
     def best(self) -> Found | None:
         """Return the best scheme looked at that the budget allows; of equals the cheapest."""
         inside = [f for f in self.seen.values() if self.budget.allows(f.cost)]
         return max(inside, key=self._rank, default=None)
+
+    def ranking(self) -> list[Found]:
+        """Return all schemes looked at that the budget allows, the best one first."""
+        inside = [f for f in self.seen.values() if self.budget.allows(f.cost)]
+        return sorted(inside, key=self._rank, reverse=True)
 
     def _rank(self, found: Found) -> tuple[float, ...]:
         return found.contribution, -self.budget.load(found.cost), *(-g for g in found.genes)
@@ -187,3 +205,10 @@ class Search:
             if not front or found.contribution > front[-1].contribution:
                 front.append(found)
         return front
+
+
+def far_from(genes: Genes, others: Sequence[Found]) -> bool:
+    """Whether a scheme differs from each other one in a quarter of the blocks or more."""
+    least = max(1, len(genes) // 4)
+    differing = (sum(a != b for a, b in zip(genes, o.genes, strict=True)) for o in others)
+    return all(d >= least for d in differing)

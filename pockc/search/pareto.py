@@ -9,21 +9,21 @@ from pathlib import Path
 
 from pockc.runtime.files import replaced_file
 from pockc.search.evolve import Found
+from pockc.search.space import Space
 
 MIB = 1 << 20
 
 
-def write_csv(front: Sequence[Found], chosen: Found, path: Path) -> None:
+def write_csv(front: Sequence[Found], chosen: Found, space: Space, path: Path) -> None:
     """Write the schemes that nothing beats, the chosen one marked."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("memory_bytes", "step_ms", "contribution", "chosen", "genes"))
+    writer.writerow(("memory_bytes", "step_ms", "contribution", "chosen", "scheme"))
     for found in _with(front, chosen):
         cost = found.cost
-        genes = " ".join(map(str, found.genes))
         marked = int(found.genes == chosen.genes)
         row = (cost.memory_bytes, f"{cost.step_ms:.4f}", f"{found.contribution:.6f}", marked)
-        writer.writerow((*row, genes))
+        writer.writerow((*row, space.describe(found.genes)))
     with replaced_file(path) as file:
         file.write(text.getvalue().encode())
 

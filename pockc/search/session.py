@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,16 +16,18 @@ from pockc.errors import Problem, UserError
 from pockc.frontend.captured import Captured
 from pockc.scheme import Config
 from pockc.scheme.config import Optimizer
-from pockc.search import contribution as contributions
-from pockc.search.contribution import Contributions, Scores
+from pockc.search.contribution import Contributions
 from pockc.search.cost import Cost
 from pockc.search.estimate import Estimator
-from pockc.search.evolve import Budget, Found, Search, Settings
+from pockc.search.evolve import Budget, Found, Search, Settings, far_from
 from pockc.search.kernel_times import KernelTimes, measure
-from pockc.search.space import Genes, Space, make_space
+from pockc.search.proxy import Scores, proxy_scores
+from pockc.search.space import Choice, Genes, Space, make_space
 
-MOST_CANDIDATES = 40
-"""Schemes whose plan is looked at, should the estimate have been too low for the first ones."""
+MOST_MISSED = 8
+"""Schemes of a round that turn out to be over the budget before estimates are raised."""
+ROUNDS = 6
+"""Of evolution and plans, until a plan is within the budget."""
 
 
 @dataclass
@@ -47,9 +49,15 @@ class Session:
     space: Space
     times: KernelTimes
     estimator: Estimator = field(init=False)
+    _margin: float = field(init=False, default=1.0)
 
     def __post_init__(self) -> None:
         """Begin with no cost known."""
+        self.take_space(self.space)
+
+    def take_space(self, space: Space) -> None:
+        """Choose from other schemes from now on."""
+        self.space = space
         self.estimator = Estimator(
             self.captured, self.space, self.base, self.options, self.times
         )
@@ -84,7 +92,7 @@ class Session:
             path = Path(folder) / "full.pock"
             driver.build_captured(self.captured, config, path, self.options)
             with runtime.load(path, self.options.threads) as artifact:
-                return contributions.proxy_scores(artifact, self.captured, data, kind=kind)
+                return proxy_scores(artifact, self.captured, data, kind=kind)
 
     def measure(
         self,
@@ -101,34 +109,109 @@ class Session:
             with runtime.load(path, self.options.threads) as artifact:
                 measure(artifact, planned, batch(artifact), steps, self.times)
 
+    def check(self, budget: Budget) -> None:
+        """Refuse a budget that the head alone does not fit.
+
+        Raises:
+            UserError: [budget] It does not.
+        """
+        least = self.estimator.exact((0,) * len(self.space.units))
+        if not budget.allows(least):
+            raise UserError(_too_small(budget, least))
+
     def search(
         self,
         gains: Contributions,
         budget: Budget,
         settings: Settings,
-        progress: Callable[[int, int], None] = lambda *_: None,
+        progress: Callable[[str, int, int], None] = lambda *_: None,
     ) -> Outcome:
-        """Return the best scheme whose own plan is within the budget.
+        """Return the best schemes whose own plans are within the budget.
 
         Raises:
             UserError: [budget] Not even the head alone fits.
         """
-        search = Search(self.space, gains, self.estimator.cost, budget)
-        none = (0,) * len(self.space.units)
-        least = search.look(none)
-        if not budget.allows(least.cost):
-            raise UserError(_too_small(budget, least.cost))
+        self.check(budget)
+        self._margin = 1.0
+        self._learn_costs(progress)
+        search = Search(self.space, gains, self._cost, budget)
+        least = search.look((0,) * len(self.space.units))
         greedy = search.greedy() or least
-        search.evolve(settings, progress)
-        for _ in range(MOST_CANDIDATES):
-            best = search.best() or least
-            exact = self.estimator.exact(best.genes)
-            search.seen[best.genes] = Found(best.genes, exact, best.contribution)
-            if budget.allows(exact):
-                return Outcome(
-                    search.seen[best.genes], greedy, search.pareto(), len(search.seen)
-                )
-        return Outcome(least, least, search.pareto(), len(search.seen))
+        made_by_hand = self._by_hand(search)
+        finalists: list[Found] = []
+        for _ in range(ROUNDS):
+            search.evolve(settings, lambda done, total: progress("search", done, total))
+            finalists = self._finalists(search, settings.finalists)
+            if len(finalists) == settings.finalists:
+                break
+            search.forget()
+        rest = [f for f in made_by_hand if f.genes not in {g.genes for g in finalists}]
+        return Outcome(
+            finalists or [least],
+            greedy,
+            self._confirmed(search, rest),
+            search.pareto(),
+            len(search.seen),
+        )
+
+    def _finalists(self, search: Search, count: int) -> list[Found]:
+        """Return the best schemes by their own plans, fewer if the first few estimates fail."""
+        found: list[Found] = []
+        missed = 0
+        for scheme in search.ranking():
+            if len(found) == count or missed == MOST_MISSED:
+                break
+            if far_from(scheme.genes, found):
+                confirmed = self._confirmed(search, [scheme])
+                missed += not confirmed
+                found += confirmed
+        return found
+
+    def _learn_costs(self, progress: Callable[[str, int, int], None]) -> None:
+        """Plan some schemes that have every choice of every block in them.
+
+        With each of them the estimator learns a piece of each block: the same choice in all
+        blocks, and for each block all biases from it on, before which nothing is trained.
+        """
+        units = self.space.units
+        count = max(len(u.menu) for u in units)
+        same = [tuple(g if g < len(u.menu) else 0 for u in units) for g in range(count)]
+        last = [(0,) * at + same[1][at:] for at in range(1, len(units))]
+        schemes = list(dict.fromkeys([*same, *last]))
+        for done, genes in enumerate(schemes):
+            progress("plans", done, len(schemes))
+            self.estimator.exact(genes)
+        progress("plans", len(schemes), len(schemes))
+
+    def _cost(self, genes: Genes) -> Cost:
+        cost = self.estimator.composed(genes, near=True)
+        if cost is None or self.estimator.is_exact(genes):
+            return self.estimator.exact(genes)
+        return replace(cost, arena_bytes=int(cost.arena_bytes * self._margin))
+
+    def _by_hand(self, search: Search) -> list[Found]:
+        """Return what one would try without a search: all biases, the last blocks that fit."""
+        units = self.space.units
+        all_biases = Choice(bias=True)
+        bias = tuple(u.menu.index(all_biases) if u.biases else 0 for u in units)
+        whole = tuple(u.menu.index(Choice(bool(u.biases), u.weights)) for u in units)
+        count = len(units)
+        last = [(0,) * at + whole[at:] for at in range(count)]
+        fitting = [f for f in map(search.look, last) if search.budget.allows(f.cost)]
+        found = [search.look(bias), *fitting[:1]]
+        return [f for f in found if search.budget.allows(f.cost)]
+
+    def _confirmed(self, search: Search, schemes: Sequence[Found]) -> list[Found]:
+        """Return those schemes that the compiler's own plan finds within the budget."""
+        planned = []
+        for scheme in schemes:
+            estimate = self.estimator.composed(scheme.genes, near=True)
+            cost = self.estimator.exact(scheme.genes)
+            if estimate is not None:
+                # Blocks leave holes in the arena that no sum of pieces shows.
+                self._margin = max(self._margin, cost.arena_bytes / estimate.arena_bytes)
+            planned.append(search.correct(scheme.genes, cost))
+        return [f for f in planned if search.budget.allows(f.cost)]
 
 
 _SGD: Mapping[str, object] = {"optimizer": Optimizer(name="sgd", lr=1.0, weight_decay=0.0)}
@@ -140,16 +223,25 @@ class Outcome:
     """What a search found.
 
     Attributes:
-        best: The scheme, with the cost that its own plan has.
+        finalists: The best schemes, unlike each other, with the costs that their own plans
+            have, the best one by contribution first.
         greedy: What the greedy knapsack found, with its estimated cost.
+        by_hand: What one would try without a search, as far as it fits: all biases, the last
+            blocks.
         front: What nothing else beats in memory and contribution.
         seen: How many schemes were looked at.
     """
 
-    best: Found
+    finalists: list[Found]
     greedy: Found
+    by_hand: list[Found]
     front: list[Found]
     seen: int
+
+    @property
+    def best(self) -> Found:
+        """The scheme of the largest contribution."""
+        return self.finalists[0]
 
 
 def _too_small(budget: Budget, least: Cost) -> Problem:

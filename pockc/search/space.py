@@ -9,14 +9,13 @@ channel ratios).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from pockc.errors import Problem, UserError
 from pockc.scheme import Config
 from pockc.scheme.blocks import matrices, structure_of
-from pockc.scheme.config import Channels, Rule
+from pockc.scheme.config import Channels, Rule, rule_of
 from pockc.scheme.facts import ModuleFacts, Parameters
 
 RATIOS = (0.25, 0.5, 1.0)
@@ -89,27 +88,51 @@ class Space:
         found: list[Rule] = []
         for unit, choice in zip(self.units, self.choices(genes), strict=True):
             if choice.bias and unit.biases:
-                found.append(_rule(f"{unit.name}.*", "bias"))
+                found.append(rule_of(f"{unit.name}.*", "bias"))
             part = None if choice.ratio == 1 else Channels(fraction=choice.ratio)
-            found += [_rule(w, "weight", part) for w in choice.weights]
+            found += [rule_of(w, "weight", part) for w in choice.weights]
         scale = self.head_lr_scale
-        found += [_rule(p, "all", lr_scale=scale) for p in self.head]
+        found += [rule_of(p, "all", lr_scale=scale) for p in self.head]
         return tuple(found)
+
+    def describe(self, genes: Genes) -> str:
+        """Return a scheme on one line, as `layer.5 bias value output x 0.5`."""
+        parts = []
+        for unit, choice in zip(self.units, self.choices(genes), strict=True):
+            names = [
+                w.removeprefix(unit.name + ".").removesuffix(".weight") for w in choice.weights
+            ]
+            if choice.trains:
+                share = "" if choice.ratio == 1 or not names else f" x {choice.ratio:g}"
+                words = [unit.name, *(["bias"] if choice.bias else []), *names]
+                parts.append(" ".join(words) + share)
+        return "; ".join([*parts, "head"])
 
     def config(self, base: Config, genes: Genes) -> Config:
         """Return a configuration that trains a scheme, and is `base` in everything else."""
         return base.model_copy(update={"preset": None, "update": self.rules(genes)})
 
 
-def _rule(
-    match: str,
-    train: Literal["bias", "weight", "all"],
-    channels: Channels | None = None,
-    lr_scale: float = 1.0,
-) -> Rule:
-    return Rule(
-        match=match, train=train, channels=channels, lr_scale=lr_scale, weight_decay=None
-    )
+def refined(space: Space, gains: Mapping[str, float], sizes: Mapping[str, int]) -> Space:
+    """Return a space whose blocks can train several of their weights, the best ones first.
+
+    All sets of a block's weights are too many. Those worth looking at are, to first order, the
+    weights in the order of gain per element: the first two, the first three, and so on.
+
+    Args:
+        space: Schemes with one or all of the weights of each block.
+        gains: What each weight brings.
+        sizes: Its elements.
+    """
+    units = []
+    for unit in space.units:
+        ratios = sorted({c.ratio for c in unit.menu if c.weights})
+        order = sorted(unit.weights, key=lambda w: gains[w] / sizes[w], reverse=True)
+        sets = [tuple(w for w in unit.weights if w in order[:n]) for n in range(2, len(order))]
+        added = [Choice(bool(unit.biases), s, r) for r in ratios for s in sets]
+        menu = (*unit.menu, *(c for c in added if c not in unit.menu))
+        units.append(replace(unit, menu=menu))
+    return replace(space, units=tuple(units))
 
 
 def make_space(

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from pockc.cli.compiling import with_batch
+from pockc.frontend.batch import with_batch
 from pockc.frontend.loading import UserModel
 from pockc.runtime import load, read_manifest
 from tests.cli.conftest import Command

@@ -100,7 +100,9 @@ batch_norm: frosen
         == """\
 [config-value] there is no preset 'lst:2'; did you mean last:N?
     at   config.yaml:3: preset
-    fix  choose from: full, head, bias, last:N, pockengine
+    fix  choose from: full, head, bias, last:N, pockengine, bert, distilbert, llama, \
+mcunet:49kb|74kb|99kb|124kb|148kb, mobilenetv2, mobilenetv2:49kb|73kb|99kb|123kb|138kb, \
+proxylessnas:49kb|74kb|98kb|120kb|148kb, resnet50
 [config-missing] 'train' is missing
     at   config.yaml:5: update[0].train
     fix  train: none, bias, weight or all

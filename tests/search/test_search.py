@@ -12,28 +12,19 @@ import pytest
 
 from pockc import driver, runtime
 from pockc.errors import UserError
-from pockc.frontend.loading import UserModel
 from pockc.scheme import load_config
-from pockc.search.contribution import Contributions, candidates, from_proxy, from_results
+from pockc.search.contribution import Contributions, from_proxy
 from pockc.search.cost import Cost, cost_of
 from pockc.search.evolve import Budget, Search, Settings
 from pockc.search.fit import fit
 from pockc.search.kernel_times import KernelTimes, Timed
 from pockc.search.output import config_text
-from pockc.search.session import Session
 from pockc.search.space import Choice, Space, Unit
 from pockc.search.store import Store
 from tests import nets
+from tests.search.sessions import OPTIONS, session_of
 
 pytestmark = [pytest.mark.needs_torch, pytest.mark.needs_tvm]
-OPTIONS = driver.Options(threads=1)
-
-
-def session_of(name: str, rows: int = 4) -> tuple[UserModel, Session]:
-    *inputs, target = nets.batches(name, rows, 1)[0]
-    user = UserModel(nets.make(name), tuple(inputs), target_example=target)
-    base = driver.read_config({"optimizer": {"name": "adamw", "lr": 1e-3}}, {})
-    return user, Session.of(driver.capture_model(user, base, OPTIONS), base, OPTIONS)
 
 
 def random_genes(space: Space, rng: random.Random) -> tuple[int, ...]:
@@ -156,18 +147,6 @@ def test_results_are_kept_one_by_one_and_other_settings_are_refused(tmp_path: Pa
     path.write_text("{")
     with pytest.raises(UserError, match=r"\[contributions\]"):
         Store.open(path, {"epochs": 1})
-
-
-def test_fine_tunes_give_the_gain_over_the_head() -> None:
-    _, session = session_of("resnet")
-    ones = {p: np.ones(i.shape[:1]) for p, i in session.captured.parameters.items()}
-    scores = {name: {"score": 0.5} for name in candidates(session.space)}
-    scores["bias of last 2"] = {"score": 0.6}
-    scores[f"weights of {session.space.units[0].name}"] = {"score": 0.9}
-    gains = from_results(session.space, session.captured, ones, scores).gains
-    assert gains[1][1] == pytest.approx(0.1)  # the biases of the last block but one
-    assert gains[0][-1] == pytest.approx(0.4)
-    assert gains[2][-1] == 0
 
 
 @pytest.mark.slow
