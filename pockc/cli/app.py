@@ -364,6 +364,14 @@ def train(  # noqa: PLR0913, PLR0917  one parameter per option
             "--resume", help="Go on from the checkpoint, or behind the artifact's own steps."
         ),
     ] = False,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write event files for TensorBoard there."),
+    ] = None,
+    curves: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Draw loss and results there at the end."),
+    ] = None,
     threads: ThreadsOption = None,
     provider: ProviderOption = None,
     on: OnOption = None,
@@ -379,7 +387,10 @@ def train(  # noqa: PLR0913, PLR0917  one parameter per option
         pockc train model.pock --data train.npz --eval test.npz --epochs 3 --lr 3e-4
 
         pockc train model.pock --data train.npz --on pi@raspberrypi.local
+
+        pockc train model.pock --data train.npz --tensorboard runs/1 --curves curves.png
     """
+    from pockc.cli.curves import CurveFiles
     from pockc.cli.training import TrainRequest, checkpoint_file, run_training
     from pockc.runtime import TrainOptions
 
@@ -393,7 +404,15 @@ def train(  # noqa: PLR0913, PLR0917  one parameter per option
         resume=resume,
     )
     request = TrainRequest(
-        artifact, data, evaluation, output or artifact, threads, provider, seed, options
+        artifact,
+        data,
+        evaluation,
+        output or artifact,
+        threads,
+        provider,
+        seed,
+        options,
+        CurveFiles(tensorboard, curves),
     )
     if on is None:
         run_training(request)

@@ -53,7 +53,7 @@ class Layers:
     @property
     def total(self) -> np.ndarray:
         """Their sum at each time."""
-        return np.sum(list(self.rows.values()), axis=0)
+        return np.add.reduce(list(self.rows.values()))
 
 
 def layers(memory: Occupancy, step: EntryOccupancy) -> Layers:

@@ -7,7 +7,8 @@ first level of the namespace is the part of the step, the others are the user's 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pockc.ir import Graph, Input, Node, OptState, Param, Role, print_node
@@ -19,6 +20,7 @@ from pockc.report.style import BACKWARD, FORWARD, PRUNED, UPDATE
 _BACKGROUND = {"forward": "#d6e9f5", "backward": "#fbe3d3", "update": "#d3efe6"}
 _BORDER = {"forward": FORWARD, "backward": BACKWARD, "update": UPDATE}
 _PRUNED_BACKGROUND = "#eceef0"
+_GREY = {"backgroundColor": _PRUNED_BACKGROUND, "borderColor": PRUNED}
 
 
 def collection(label: str, stages: Sequence[Stage]) -> dict[str, Any]:
@@ -41,14 +43,31 @@ def _graph(stage: Stage) -> dict[str, Any]:
         "nodes": nodes,
         "groupNodeAttributes": {"": {"nodes": f"{len(graph.nodes)}{pruned}"}},
         "groupNodeConfigs": [
-            {
-                "namespaceRegex": f"^{phase}$",
-                "backgroundColor": _BACKGROUND[phase],
-                "borderColor": _BORDER[phase],
-            }
-            for phase in _BACKGROUND
+            *(
+                {"namespaceRegex": f"^{re.escape(s)}$", **_GREY}
+                for s in _all_pruned(stage, nodes)
+            ),
+            *(
+                {
+                    "namespaceRegex": f"^{phase}$",
+                    "backgroundColor": _BACKGROUND[phase],
+                    "borderColor": _BORDER[phase],
+                }
+                for phase in _BACKGROUND
+            ),
         ],
     }
+
+
+def _all_pruned(stage: Stage, nodes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the namespaces in which every node is pruned."""
+    pruned: dict[str, bool] = {}
+    for node in nodes:
+        parts = node["namespace"].split("/")
+        for end in range(1, len(parts) + 1):
+            space = "/".join(parts[:end])
+            pruned[space] = pruned.get(space, True) and node["id"] in stage.pruned
+    return sorted(space for space, every in pruned.items() if every)
 
 
 def _is_used(graph: Graph, given: Input) -> bool:

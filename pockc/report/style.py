@@ -12,7 +12,7 @@ import io
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pockc.errors import Problem, UserError
 from pockc.runtime.files import replaced_file
@@ -117,7 +117,7 @@ def styled() -> Any:  # noqa: ANN401  matplotlib's context manager
         what = "pictures need a package that is missing: matplotlib"
         fix = "pip install 'pockc[compile]', or matplotlib"
         raise UserError(Problem("no-matplotlib", what, fix=fix)) from error
-    return mpl.rc_context(dict(_SETTINGS))
+    return mpl.rc_context(cast("Any", _SETTINGS))
 
 
 def save(made: Figure, path: Path) -> None:
@@ -126,13 +126,23 @@ def save(made: Figure, path: Path) -> None:
     Raises:
         UserError: [picture-format] The name ends in something else.
     """
+    kind = check_format(path)
+    nothing = {"Software": None} if kind == "png" else {"Date": None, "Creator": None}
+    with styled(), replaced_file(path) as file:
+        made.savefig(file, format=kind, dpi=130, metadata=nothing)
+
+
+def check_format(path: Path) -> str:
+    """Return the format of a picture as its name says, `png` or `svg`.
+
+    Raises:
+        UserError: [picture-format] The name ends in something else.
+    """
     kind = path.suffix.removeprefix(".").lower()
     if kind not in ("png", "svg"):
         what = f"a picture cannot be written as '{path.name}'"
         raise UserError(Problem("picture-format", what, fix="let its name end in .png or .svg"))
-    nothing = {"Software": None} if kind == "png" else {"Date": None, "Creator": None}
-    with styled(), replaced_file(path) as file:
-        made.savefig(file, format=kind, dpi=130, metadata=nothing)
+    return kind
 
 
 def page_svg(made: Figure, name: str, tips: Mapping[str, str] | None = None) -> str:
