@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -133,12 +132,7 @@ def net_picture(subject: Subject, title: str) -> str:
     from pockc.report.graphs import CAPTURED, read_stage
     from pockc.report.net import columns, net_svg
 
-    sizes = {
-        name: math.prod(tensor.shape)
-        for name, tensor in subject.manifest.tensors.items()
-        if tensor.kind == "param"
-    }
-    return net_svg(title, columns(read_stage(subject, CAPTURED), sizes))
+    return net_svg(title, columns(read_stage(subject, CAPTURED), subject.sizes()))
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 LISTED = 9
 """How many of the values that are alive at the peak are listed."""
 
+ON_BLOCK = "#15181c"
+"""Of text on a block, which is as bright on a dark page."""
+
 _LASTING = ("parameters", "optimizer")
 
 
@@ -53,7 +56,8 @@ class Layers:
     @property
     def total(self) -> np.ndarray:
         """Their sum at each time."""
-        return np.add.reduce(list(self.rows.values()))
+        total: np.ndarray = np.add.reduce(list(self.rows.values()))
+        return total
 
 
 def layers(memory: Occupancy, step: EntryOccupancy) -> Layers:
@@ -79,18 +83,21 @@ def layers(memory: Occupancy, step: EntryOccupancy) -> Layers:
     )
 
 
-def memory_figure(subjects: Sequence[Subject], *, listed: int = LISTED) -> Figure:
+def memory_figure(
+    subjects: Sequence[Subject], *, listed: int = LISTED, top_bytes: int = 0
+) -> Figure:
     """Draw memory over the step of one artifact, or of several to one scale.
 
     Args:
         subjects: From top to bottom.
         listed: How many values alive at the peak are listed beside each; 0 for no list.
+        top_bytes: What the scale reaches at least.
 
     Raises:
         UserError: [no-plan] for an artifact without one.
     """
     stacks = [layers(*s.planned()) for s in subjects]
-    top = max(s.planned_bytes for s in stacks)
+    top = max(top_bytes, *(s.planned_bytes for s in stacks))
     unit = unit_of(top)
     with styled():
         made = figure(9.6 if listed else 7.2, 0.5 + 3.1 * len(subjects))
@@ -287,6 +294,6 @@ def _name_block(
         ha="center",
         va="center",
         fontsize=7.5,
-        color="#1b1f24",
+        color=ON_BLOCK,
         clip_on=True,
     )

@@ -15,6 +15,16 @@ from html import escape
 from pockc.ir import Gradient, Graph, Update
 from pockc.ir.phases import ancestors
 from pockc.report.graphs import Stage, module_of, parameters_of
+from pockc.report.style import (
+    BACKWARD,
+    FAINT,
+    FORWARD,
+    GRID,
+    INK,
+    UPDATE,
+    page_colours,
+    variable,
+)
 
 CELL, GAP, LEFT, TOP = 13, 3, 78, 30
 ROWS = (("forward", TOP), ("backward", TOP + 34), ("update", TOP + 68))
@@ -87,16 +97,23 @@ def _hands_on(stage: Stage, module: str, others: frozenset[str]) -> bool:
     )
 
 
-def net_svg(title: str, shown: Sequence[Column]) -> str:
-    """Return the picture; modules of one block stand together."""
+def net_svg(title: str, shown: Sequence[Column], *, in_page: bool = False) -> str:
+    """Return the picture; modules of one block stand together.
+
+    Args:
+        title: Stands above it.
+        shown: The modules.
+        in_page: Take the colours of a page around it, as `page_colours` gives them.
+    """
     shown = shown if len(shown) <= MOST_COLUMNS else _by_block(shown)
     places, width = _places(shown)
     height = ROWS[-1][1] + HEIGHT + 46
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="net" viewBox="0 0 {width} {height}" '
+        f'style="max-width:{1.5 * width:g}px" '
         'font-family="system-ui, sans-serif" font-size="11">',
         f"<title>{escape(title)}</title>",
-        f"<style>{_STYLE}</style>",
+        f"<style>{_STYLE}{'' if in_page else _DARK}</style>",
         f'<text class="head" x="8" y="18">{escape(title)}</text>',
     ]
     for name, y in ROWS:
@@ -107,19 +124,19 @@ def net_svg(title: str, shown: Sequence[Column]) -> str:
     return "\n".join([*lines, "</svg>"]) + "\n"
 
 
+_COLOURS = {"f": FORWARD, "b": BACKWARD, "u": UPDATE, "p": GRID}
 _STYLE = (
-    ".f{fill:#0072b2}.b{fill:#d55e00}.u{fill:#009e73}.p{fill:#dfe3e7}"
-    ".e{fill:none;stroke:#009e73}.g{fill:none;stroke:#c4cbd2}"
-    "text{fill:#59636e}.head{fill:#1b1f24;font-weight:600;font-size:12.5px}"
-    ".name{text-anchor:end}.block{text-anchor:middle;font-size:9.5px}"
-    "@media(prefers-color-scheme:dark){.f{fill:#4aa8e0}.b{fill:#f28a3c}.u{fill:#2fc79a}"
-    ".e{stroke:#2fc79a}.p{fill:#333c47}.g{stroke:#4a5461}text{fill:#9ba7b4}"
-    ".head{fill:#e6edf3}}"
+    "".join(f".net .{kind}{{fill:{variable(c)}}}" for kind, c in _COLOURS.items())
+    + f".net .e{{fill:none;stroke:{variable(UPDATE)}}}"
+    + f".net text{{fill:{variable(FAINT)}}}.net .head{{fill:{variable(INK)};font-weight:600;"
+    + "font-size:12.5px}.net .name{text-anchor:end}.net .block{text-anchor:middle;"
+    + "font-size:9.5px}"
 )
+_DARK = f"@media(prefers-color-scheme:dark){{.net{{{page_colours(dark=True)}}}}}"
 
 
-def _block(name: str) -> str:
-    """Return the block that a module belongs to: its name up to the first number."""
+def block_of(name: str) -> str:
+    """Return the block that a module belongs to: its name up to the first number, or a part."""
     parts = name.split(".")
     at = next((i for i, p in enumerate(parts) if p.isdecimal()), None)
     return ".".join(parts[: at + 1]) if at is not None else parts[0]
@@ -128,7 +145,7 @@ def _block(name: str) -> str:
 def _by_block(shown: Sequence[Column]) -> list[Column]:
     """Return one column for each block; it is kept and trained as far as its modules are."""
     merged = []
-    for block, group in itertools.groupby(shown, key=lambda c: _block(c.name)):
+    for block, group in itertools.groupby(shown, key=lambda c: block_of(c.name)):
         of = list(group)
         share = sum(c.trained for c in of) / len(of)
         merged.append(
@@ -142,9 +159,9 @@ def _places(shown: Sequence[Column]) -> tuple[list[int], int]:
     places, x = [], LEFT
     for before, column in itertools.pairwise([None, *shown]):
         if before is not None and column is not None:
-            x += CELL + (GAP if _block(before.name) == _block(column.name) else 3 * GAP)
+            x += CELL + (GAP if block_of(before.name) == block_of(column.name) else 3 * GAP)
         places.append(x)
-    return places, max(x + CELL + 30, 500)
+    return places, max(x + CELL + 30, LEFT + _KEY_WIDTH)
 
 
 def _cells(column: Column, x: int) -> Iterator[str]:
@@ -176,7 +193,7 @@ def _block_names(shown: Sequence[Column], places: Sequence[int]) -> Iterator[str
     y, free = ROWS[-1][1] + HEIGHT + 14, 0.0
     blocks: dict[str, list[int]] = {}
     for column, x in zip(shown, places, strict=True):
-        blocks.setdefault(_block(column.name), []).append(x)
+        blocks.setdefault(block_of(column.name), []).append(x)
     middles = [((xs[0] + xs[-1] + CELL) / 2, block) for block, xs in blocks.items()]
     room = min((b - a for (a, _), (b, _) in itertools.pairwise(middles)), default=LEFT)
     whole = max(map(len, blocks), default=0) * LETTER + 4 <= room
@@ -189,10 +206,18 @@ def _block_names(shown: Sequence[Column], places: Sequence[int]) -> Iterator[str
         yield f'<text class="block" x="{middle:g}" y="{y}">{escape(text)}</text>'
 
 
+_MARKS = (
+    ("f", "forward"),
+    ("b", "gradient handed on"),
+    ("u", "trained"),
+    ("p", "pruned, never computed"),
+)
+_KEY_WIDTH = sum(32 + 6 * len(text) for _, text in _MARKS)
+
+
 def _key(y: int) -> Iterator[str]:
-    marks = (("f", "forward"), ("b", "gradient handed on"), ("u", "trained"))
     x = LEFT
-    for kind, text in (*marks, ("p", "pruned, never computed")):
+    for kind, text in _MARKS:
         yield f'<rect class="{kind}" x="{x}" y="{y - 9}" width="10" height="10" rx="2"/>'
         yield f'<text x="{x + 15}" y="{y}">{text}</text>'
         x += 32 + 6 * len(text)

@@ -163,7 +163,7 @@ def page_svg(made: Figure, name: str, tips: Mapping[str, str] | None = None) -> 
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{name}-", text)
     for light in _DARK:
-        text = re.sub(light, f"var({_variable(light)})", text, flags=re.IGNORECASE)
+        text = re.sub(light, variable(light), text, flags=re.IGNORECASE)
     for gid, tip in (tips or {}).items():
         mark = f'<g id="{name}-{gid}">'
         text = text.replace(mark, f"{mark}<title>{html.escape(tip)}</title>")
@@ -174,10 +174,15 @@ def page_svg(made: Figure, name: str, tips: Mapping[str, str] | None = None) -> 
 
 def page_colours(*, dark: bool) -> str:
     """Return the CSS that gives the colours of pictures their values."""
-    return "".join(f"{_variable(a)}:{b if dark else a};" for a, b in _DARK.items())
+    return "".join(f"{_name(a)}:{b if dark else a};" for a, b in _DARK.items())
 
 
-def _variable(light: str) -> str:
+def variable(light: str) -> str:
+    """Return a light colour as CSS that a page can make dark; it is itself elsewhere."""
+    return f"var({_name(light)},{light})"
+
+
+def _name(light: str) -> str:
     return f"--p{light.removeprefix('#')}"
 
 

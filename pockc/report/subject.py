@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,16 @@ class Subject:
     manifest: Manifest
     memory: Occupancy | None
     stages: Mapping[str, str]
+
+    def sizes(self) -> dict[str, int]:
+        """Return the number of elements of each parameter."""
+        tensors = self.manifest.tensors.items()
+        return {n: math.prod(t.shape) for n, t in tensors if t.kind == "param"}
+
+    def planned_bytes(self) -> int:
+        """Return the private bytes of a training step: state and arena."""
+        memory, step = self.planned()
+        return memory.state.nbytes + step.arena_bytes
 
     def planned(self) -> tuple[Occupancy, EntryOccupancy]:
         """Return the plan and its training step.
