@@ -32,7 +32,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (device.deploy, device.fetch, device.bench, device.runtime, viewing.show):
+for command in (
+    *(device.deploy, device.fetch, device.bench, device.runtime),
+    *(viewing.show, viewing.report),
+):
     app.command()(command)
 
 

@@ -140,3 +140,49 @@ def _write(path: Path, content: bytes) -> None:
 
     with replaced_file(path) as file:
         file.write(content)
+
+
+def report(
+    artifact: ArtifactArg,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="REPORT.html", help="Default: MODEL.html beside it."
+        ),
+    ] = None,
+    compare: Annotated[
+        Path | None,
+        typer.Option("--compare", metavar="OTHER.pock", help="Show it beside this one."),
+    ] = None,
+    pictures: Annotated[
+        Path | None,
+        typer.Option("--pictures", metavar="DIR", help="Write the pictures there, as files."),
+    ] = None,
+    picture_format: Annotated[
+        str, typer.Option("--format", help="Of the pictures: png or svg.")
+    ] = "png",
+) -> None:
+    """Write one HTML file that shows memory, the arena and what is trained; it opens offline.
+
+    Examples:
+        pockc report model.pock -o report.html
+
+        pockc report sparse.pock --compare full.pock --pictures pictures
+    """
+    from pockc.report.files import Pictures
+    from pockc.report.report import Reported, report_html
+    from pockc.report.subject import read_subject
+
+    path = output or artifact.with_suffix(".html")
+    check_file_target(path)
+    files = None if pictures is None else Pictures(pictures, picture_format)
+    paths = [artifact, *([] if compare is None else [compare])]
+    shown = [Reported(read_subject(p)) for p in paths]
+    with progress_bar() as bar:
+        bar.update("report", 0, 2, "page")
+        _write(path, report_html(shown).encode())
+        bar.update("report", 1, 2, "pictures")
+        written = [] if files is None else files.write(shown)
+    for name in written:
+        say(f"wrote {name}")
+    say(f"wrote {path}; it opens in any browser")
