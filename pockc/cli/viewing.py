@@ -16,6 +16,7 @@ from pockc.cli.places import check_file_target
 from pockc.errors import Problem, UserError
 
 if TYPE_CHECKING:
+    from pockc.profile import Profile
     from pockc.report.graphs import Stage
     from pockc.report.subject import Subject
 
@@ -154,6 +155,14 @@ def report(
         Path | None,
         typer.Option("--compare", metavar="OTHER.pock", help="Show it beside this one."),
     ] = None,
+    profile: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--profile",
+            metavar="PROFILE.json",
+            help="Of `profile --json`, for times: for this artifact, then for the other one.",
+        ),
+    ] = None,
     pictures: Annotated[
         Path | None,
         typer.Option("--pictures", metavar="DIR", help="Write the pictures there, as files."),
@@ -162,10 +171,15 @@ def report(
         str, typer.Option("--format", help="Of the pictures: png or svg.")
     ] = "png",
 ) -> None:
-    """Write one HTML file that shows memory, the arena and what is trained; it opens offline.
+    """Write one HTML file that shows a training step; it opens offline, light or dark.
+
+    Memory over the step, the arena, what is trained and what was pruned; with a profile also
+    the roofline, the time by module and a table of the kernels that is sorted by clicking.
 
     Examples:
         pockc report model.pock -o report.html
+
+        pockc report model.pock --profile profile.json
 
         pockc report sparse.pock --compare full.pock --pictures pictures
     """
@@ -177,7 +191,10 @@ def report(
     check_file_target(path)
     files = None if pictures is None else Pictures(pictures, picture_format)
     paths = [artifact, *([] if compare is None else [compare])]
-    shown = [Reported(read_subject(p)) for p in paths]
+    shown = [
+        Reported(read_subject(p), measured)
+        for p, measured in zip(paths, _profiles(profile or [], paths), strict=True)
+    ]
     with progress_bar() as bar:
         bar.update("report", 0, 2, "page")
         _write(path, report_html(shown).encode())
@@ -186,3 +203,28 @@ def report(
     for name in written:
         say(f"wrote {name}")
     say(f"wrote {path}; it opens in any browser")
+
+
+def _profiles(given: Sequence[Path], artifacts: Sequence[Path]) -> list[Profile | None]:
+    """Return the profile of each artifact, None where none is given.
+
+    Raises:
+        UserError: [profile-of-another] One was made of another program; [profile-file].
+    """
+    from pockc.profile import read_profile
+    from pockc.runtime.manifest import STEP_FILE
+    from pockc.runtime.opening import read_manifest
+
+    if len(given) > len(artifacts):
+        what = f"{len(given)} profiles are given for {len(artifacts)} artifacts"
+        raise UserError(Problem("profile-of-another", what, fix="give one for each"))
+    found: list[Profile | None] = []
+    for file, artifact in zip(given, artifacts, strict=False):
+        profile = read_profile(file)
+        step = read_manifest(artifact).files.get(STEP_FILE)
+        if step is None or step.sha256 != profile.step_sha256:
+            what = f"{file} is a profile of another program than {artifact}"
+            fix = f"make it again: pockc profile {artifact} --json {file}"
+            raise UserError(Problem("profile-of-another", what, fix=fix))
+        found.append(profile)
+    return found + [None] * (len(artifacts) - len(found))

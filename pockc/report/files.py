@@ -50,9 +50,11 @@ class Pictures:
         for r in shown:
             if r.subject.memory is not None:
                 save(arena_figure(r.subject)[0], self._path(written, f"{r.name}.arena"))
-            if r.times is not None:
-                save(modules_figure(r.name, r.times), self._path(written, f"{r.name}.modules"))
-                made, _ = roofline_figure(r.name, r.times)
+            if r.profile is not None:
+                save(
+                    modules_figure(r.name, r.profile), self._path(written, f"{r.name}.modules")
+                )
+                made, _ = roofline_figure(r.name, r.profile)
                 save(made, self._path(written, f"{r.name}.roofline"))
             if CAPTURED in stage_names(r.subject):
                 stage = read_stage(r.subject, CAPTURED)

