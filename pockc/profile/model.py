@@ -50,7 +50,7 @@ class Kernel(Strict):
         phase: forward, backward or update.
         module: The user's module, "" if none is known.
         source: The user's line as `model.py:27 in Mlp.forward: ...`, "" if none is known.
-        flops: Operations of its products and convolutions in one run, two for each multiply-add.
+        flops: Of its products and convolutions in one run, two for each multiply-add.
         nbytes: Operands and result in one run, each once.
         ms: Time of all runs of a step together: the median over the steps.
         min_ms: The least of the steps.

@@ -171,8 +171,8 @@ def _mark_turn(axes: Axes, step: EntryOccupancy) -> None:
 
 
 def _turn(step: EntryOccupancy) -> int | None:
-    """Return the time of the first call that is not of the forward pass."""
-    late = [i + 1 for i, call in enumerate(step.calls) if call.phase not in ("forward", "")]
+    """Return the time of the first call of the backward pass, None without one."""
+    late = [i + 1 for i, call in enumerate(step.calls) if call.phase == "backward"]
     return min(late, default=None)
 
 
@@ -204,7 +204,7 @@ def _label(block: Occupied) -> str:
     where = block.module or block.value
     kind = "scratch of " if block.category == "workspace" else ""
     text = f"{kind}{where}"
-    return text if len(text) <= 32 else f"{text[:12]}…{text[-19:]}"
+    return text if len(text) <= 32 else f"…{text[-31:]}"
 
 
 def _legend(made: Figure, stacks: Sequence[Layers]) -> None:

@@ -14,7 +14,7 @@ from pockc.report.graphs import CAPTURED, FINAL, read_stage, stage_names
 from pockc.report.memory import arena_figure, memory_figure
 from pockc.report.net import columns, net_svg
 from pockc.report.page import Cell, Heading, Page, Part, Rows, Section, Tile, page_html
-from pockc.report.style import page_svg, unit_of
+from pockc.report.style import milliseconds, page_svg, unit_of
 from pockc.report.subject import Subject
 from pockc.report.time_pictures import modules_figure, roofline_figure
 
@@ -108,11 +108,18 @@ def _figures(r: Reported) -> Iterator[tuple[str, Figure]]:
     if profile is None:
         return
     phases = profile.phase_ms()
-    parts = ", ".join(f"{p} {_ms(ms)}" for p, ms in phases.items() if ms)
-    yield "step", (profile.median_ms, _ms(profile.median_ms), f"p95 {_ms(profile.p95_ms)}")
-    yield "parts of the step", (sum(phases.values()), _ms(sum(phases.values())), parts)
+    parts = ", ".join(f"{p} {milliseconds(ms)}" for p, ms in phases.items() if ms)
+    yield (
+        "step",
+        (
+            profile.median_ms,
+            milliseconds(profile.median_ms),
+            f"p95 {milliseconds(profile.p95_ms)}",
+        ),
+    )
+    yield "parts of the step", (sum(phases.values()), milliseconds(sum(phases.values())), parts)
     first, load = profile.first_step_ms, profile.load_ms
-    yield "first step", (first, _ms(first), f"load {_ms(load)}")
+    yield "first step", (first, milliseconds(first), f"load {milliseconds(load)}")
     yield "memory of the process", (*_sized(profile.rss_peak_bytes), "most resident")
     balance = [f"{100 * share:.0f} %" for share in profile.balance()]
     yield "threads in kernels", (len(balance), str(len(balance)), ", ".join(balance))
@@ -249,7 +256,3 @@ def _count(number: float) -> str:
             return f"{number:.3g}{unit}"
         number /= 1000
     return f"{number:.3g} T"
-
-
-def _ms(value: float) -> str:
-    return f"{value:.0f} ms" if value >= 100 else f"{value:.3g} ms"

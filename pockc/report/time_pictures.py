@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pockc.ir.phases import PHASES
 from pockc.profile import Kernel, Machine, Profile
-from pockc.report.style import COLOURS, FAINT, INK, PAPER, figure, styled
+from pockc.report.style import COLOURS, FAINT, INK, PAPER, figure, milliseconds, styled
 from pockc.report.times import by_module
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ def roofline_figure(name: str, profile: Profile) -> tuple[Figure, dict[str, str]
         The picture, and what to show over each point by its gid.
     """
     shown = [k for k in profile.kernels if k.flops and k.nbytes and k.ms]
+    from matplotlib.ticker import NullFormatter
+
     longest = max((k.ms for k in shown), default=1.0)
     tips: dict[str, str] = {}
     with styled():
@@ -33,6 +35,9 @@ def roofline_figure(name: str, profile: Profile) -> tuple[Figure, dict[str, str]
         axes = made.subplots()
         axes.set_xscale("log")
         axes.set_yscale("log")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter(NullFormatter())
         for number, k in enumerate(sorted(shown, key=lambda k: -k.ms)):
             gid = f"kernel{number}"
             axes.plot(
@@ -162,8 +167,6 @@ def modules_figure(name: str, profile: Profile) -> Figure:
         axes.grid(visible=True, axis="x")
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.set_xlabel("ms")
-        axes.set_title(
-            f"{name}: time of a training step by module ({profile.median_ms:.3g} ms)"
-        )
+        axes.set_title(f"{name}: a training step by module, {milliseconds(profile.median_ms)}")
         made.legend(loc="outside lower center", ncols=3)
     return made
