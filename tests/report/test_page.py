@@ -61,10 +61,12 @@ def page(browser: Any, page_path: Path, told: list[str]) -> Iterator[Any]:
     opened = browser.new_page(viewport={"width": 1400, "height": 900}, color_scheme="light")
     opened.on("console", lambda message: told.append(message.text))
     opened.on("pageerror", lambda error: told.append(str(error)))
-    outside = lambda request: (
-        request.url.startswith(("file:", "data:")) or told.append(request.url)
-    )  # noqa: E731, E501
-    opened.on("request", outside)
+
+    def note(request: Any) -> None:
+        if not request.url.startswith(("file:", "data:")):
+            told.append(request.url)
+
+    opened.on("request", note)
     opened.goto(page_path.as_uri())
     yield opened
     opened.close()
