@@ -143,7 +143,10 @@ def _few_colours(png: io.BytesIO) -> io.BytesIO:
     from PIL import Image
 
     smaller = io.BytesIO()
-    Image.open(png).convert("RGB").quantize(128).save(smaller, format="png", optimize=True)
+    # Maximum coverage keeps the colours of small areas, as those of a legend.
+    method = Image.Quantize.MAXCOVERAGE
+    made = Image.open(png).convert("RGB").quantize(256, method=method, dither=Image.Dither.NONE)
+    made.save(smaller, format="png", optimize=True)
     return smaller
 
 
