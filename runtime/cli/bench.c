@@ -178,12 +178,11 @@ int run_bench(int argc, char **argv)
         (void)fprintf(stderr, "[not-enough-memory] there is no memory for a batch\n    fix  close "
                               "other programs\n");
     } else if (profiling_begin(&profiled, model, r.steps) != PK_OK ||
-               !time_steps(model, &b, times, &r, profiled.profile) ||
-               profiling_write(&profiled, model, b.bytes) != PK_OK) {
+               !time_steps(model, &b, times, &r, profiled.profile)) {
         result = fail(model, json);
     } else {
         print(&info, &b, &r, json);
-        result = 0;
+        result = profiling_write(&profiled, model, b.bytes) == PK_OK ? 0 : fail(model, json);
     }
     pock_profile_end(profiled.profile);
     for (uint32_t i = 0; i < b.count; i++) {

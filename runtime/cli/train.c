@@ -282,11 +282,10 @@ static int run(pock_model *model, pock_data *data, arguments *a, pock_train_opti
     catch_signals();
     const pk_status status = pock_train(model, data, options);
     clear_line(&d);
-    if (status == PK_OK && profiling_write(&a->profiled, model, 0) != PK_OK) {
-        (void)fail(model, a->log_json); /* the training is worth more: it is saved all the same */
-    }
     if (status == PK_OK) {
-        return conclude(model, a, &d);
+        const int concluded = conclude(model, a, &d);
+        const pk_status written = profiling_write(&a->profiled, model, 0);
+        return written == PK_OK ? concluded : fail(model, a->log_json);
     }
     const int failed = fail(model, a->log_json);
     return status == PK_E_STOPPED ? EXIT_SIGNALLED + (int)caught : failed;
