@@ -82,7 +82,7 @@ def joined(recording: Recording, folder: Path) -> Profile:
         memory=_memory(manifest, planned),
         rss_before_bytes=recording.rss_before_bytes,
         rss_peak_bytes=recording.rss_peak_bytes,
-        batch_bytes=recording.batch_bytes,
+        measuring_bytes=recording.measuring_bytes,
         busy_ns=recording.busy_ns,
         spans=tuple(_spans(recording)),
         span_steps=recording.span_steps,

@@ -15,8 +15,8 @@ from pockc.ir.phases import PHASES
 from pockc.profile.files import Strict, read_json
 from pockc.runtime.files import replaced_file
 
-FORMAT = "pock-profile"
-VERSION = 1
+FORMAT: Literal["pock-profile"] = "pock-profile"
+VERSION: Literal[1] = 1
 _FIX = "make it again: pockc profile MODEL.pock --json FILE.json"
 
 
@@ -50,7 +50,7 @@ class Kernel(Strict):
         phase: forward, backward or update.
         module: The user's module, "" if none is known.
         source: The user's line as `model.py:27 in Mlp.forward: ...`, "" if none is known.
-        flops: Of its products and convolutions in one run, two for each multiply-add.
+        flops: Operations of its products and convolutions in one run; a multiply-add is two.
         nbytes: Operands and result in one run, each once.
         ms: Time of all runs of a step together: the median over the steps.
         min_ms: The least of the steps.
@@ -158,7 +158,7 @@ class Profile(Strict):
         memory: What was planned; None for artifacts that do not keep their plan.
         rss_before_bytes: Resident memory before the artifact was opened.
         rss_peak_bytes: The most resident memory.
-        batch_bytes: Of it, input data that the measuring process itself held.
+        measuring_bytes: Of the peak, what only the measuring takes: random input, times.
         busy_ns: By thread, time in kernels during the steady steps.
         spans: Calls by thread of the last recorded steps.
         span_steps: Begin and end of these steps, nanoseconds as in `spans`.
@@ -179,7 +179,7 @@ class Profile(Strict):
     memory: PlannedMemory | None
     rss_before_bytes: int
     rss_peak_bytes: int
-    batch_bytes: int
+    measuring_bytes: int
     busy_ns: tuple[int, ...]
     spans: tuple[Span, ...]
     span_steps: tuple[tuple[int, int], ...]

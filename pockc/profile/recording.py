@@ -48,7 +48,7 @@ class Recording(Strict):
         step_ms: Every steady step.
         rss_before_bytes: Resident memory before the artifact was opened.
         rss_peak_bytes: The most resident memory, steps included.
-        batch_bytes: Of the resident memory, input data that the process itself holds.
+        measuring_bytes: Of the peak, what only the measuring takes: random input, times.
         busy_ns: By thread, time in kernels during the steady steps.
         entries: The calls.
         spans: Single calls of the last recorded steps: entry, call, thread, begin, end;
@@ -69,7 +69,7 @@ class Recording(Strict):
     step_ms: tuple[float, ...]
     rss_before_bytes: int
     rss_peak_bytes: int
-    batch_bytes: int
+    measuring_bytes: int
     busy_ns: tuple[int, ...]
     entries: tuple[RecordedEntry, ...]
     spans: tuple[tuple[int, int, int, int, int], ...]
