@@ -31,6 +31,9 @@ log = logging.getLogger("pockc.passes")
 # An error shows the graph it happened on, but not a whole BERT.
 NOTE_LINES = 120
 
+INPUT_STAGE = "00_input"
+"""The stage before the first pass."""
+
 
 @runtime_checkable
 class Pass(Protocol):
@@ -48,8 +51,16 @@ class Pass(Protocol):
         ...
 
 
+Keep = Callable[[str, Graph], None]
+"""Called with the name of a stage, as `04_PruneBackward`, and its graph."""
+
+
 def run_passes(
-    graph: Graph, passes: Sequence[Pass], dump_to: Path | None = None, first: int = 1
+    graph: Graph,
+    passes: Sequence[Pass],
+    dump_to: Path | None = None,
+    first: int = 1,
+    keep: Keep | None = None,
 ) -> Graph:
     """Run passes in order, verifying the graph after each.
 
@@ -59,15 +70,22 @@ def run_passes(
         dump_to: Folder for `00_input.pock` and `NN_<Pass>.pock` of every pass that changed
             something. Without it, `POCKC_DUMP` names a folder, with one folder per graph in it.
         first: Number of the first pass, where the list continues another.
+        keep: Given what a dump would hold.
 
     Raises:
         PockcError: A pass, or a check before or after it, failed. Notes name the pass and show
             the graph it got.
     """
     _configure_logging()
-    dump_to = dump_to or _dump_folder(graph)
+    folder = dump_to or _dump_folder(graph)
+
+    def changed(name: str) -> None:
+        _dump(folder, name, graph)
+        if keep is not None:
+            keep(name, graph)
+
     if first == 1:
-        _dump(dump_to, "00_input", graph)
+        changed(INPUT_STAGE)
     last = first + len(passes) - 1
     for number, step in enumerate(passes, first):
         before, began = graph, time.perf_counter()
@@ -87,7 +105,7 @@ def run_passes(
             *(len(before.nodes), len(graph.nodes), elapsed_ms),
         )
         if graph is not before:
-            _dump(dump_to, f"{number:02d}_{type(step).__name__}", graph)
+            changed(f"{number:02d}_{type(step).__name__}")
     return graph
 
 

@@ -18,7 +18,7 @@ from pockc.ir import BufferUpdate, Graph, Param
 from pockc.passes.accumulate_gradients import AccumulateGradients, apply_update_graph
 from pockc.passes.add_rows import AddRows
 from pockc.passes.attach_optimizer import Attachment, AttachOptimizer
-from pockc.passes.base import Pass, run_passes
+from pockc.passes.base import Keep, Pass, run_passes
 from pockc.passes.canonicalize import Canonicalize
 from pockc.passes.choose_layout import ChooseLayout
 from pockc.passes.clip_gradients import ClipGradients
@@ -152,7 +152,10 @@ def operator_passes(choices: Choices) -> tuple[Pass, ...]:
 
 
 def compile_entries(
-    graphs: Mapping[str, Graph], choices: Choices, dump_to: Path | None = None
+    graphs: Mapping[str, Graph],
+    choices: Choices,
+    dump_to: Path | None = None,
+    keep: Keep | None = None,
 ) -> dict[str, Graph]:
     """Return the entries of an artifact, ready for a backend.
 
@@ -160,6 +163,7 @@ def compile_entries(
         graphs: The captured graphs: "train", "evaluate" and "predict".
         choices: What the user and the backend want.
         dump_to: Folder for the graphs after each pass, one folder per entry in it.
+        keep: Given the stages of `train_step`.
 
     Returns:
         "train_step", "evaluate" and "predict"; with several micro-batches also "apply_update".
@@ -177,7 +181,7 @@ def compile_entries(
     def folder(name: str) -> Path | None:
         return None if dump_to is None else dump_to / name
 
-    gradients = run_passes(train, early, folder("train_step"))
+    gradients = run_passes(train, early, folder("train_step"), keep=keep)
     entries: dict[str, Graph] = {}
     lists: dict[str, tuple[Graph, tuple[Pass, ...]]] = {}
     update = update_passes(choices)
@@ -185,7 +189,7 @@ def compile_entries(
         lists["apply_update"] = apply_update_graph(gradients, choices.micro_batches), update
         update = (AccumulateGradients(),)
     entries["train_step"] = run_passes(
-        gradients, (*update, *late), folder("train_step"), first=len(early) + 1
+        gradients, (*update, *late), folder("train_step"), len(early) + 1, keep
     )
     forward = forward_passes(FoldFrozen(frozen, held=read_parameters(gradients)))
     for name in ("evaluate", "predict"):

@@ -22,6 +22,8 @@ from pockc.frontend.ranges import input_ranges
 from pockc.ir import Graph, OptState, Param, print_graph
 from pockc.passes import pipeline
 from pockc.passes.attach_optimizer import Attachment
+from pockc.passes.base import Keep
+from pockc.plan.product import Product
 from pockc.runtime.manifest import Manifest
 from pockc.scheme import Config, Scheme, load_config, report, resolve
 from pockc.tuning.database import read_database
@@ -158,7 +160,8 @@ def build_captured(
     """
     backend = backends.get(options.backend)
     options.progress("passes", 0, 1)
-    scheme, recipes, graphs = _finished(captured, config, options)
+    stages: dict[str, Graph] = {}
+    scheme, recipes, graphs = _finished(captured, config, options, keep=stages.__setitem__)
     full = _full_update(captured, config, backend)
     options.progress("passes", 1, 1)
     with tempfile.TemporaryDirectory(prefix="pockc-") as folder:
@@ -176,8 +179,9 @@ def build_captured(
             opset=options.opset,
             progress=options.progress,
         )
+        product = backend.emit(graphs, job)
         contents = artifact.Contents(
-            product=backend.emit(graphs, job),
+            product=product,
             values=captured.values,
             buffers=_buffers(captured),
             graph_text="\n".join(print_graph(g, sources=True) for g in graphs.values()),
@@ -193,6 +197,7 @@ def build_captured(
             trained=_trained(captured, scheme),
             multiply_adds={n: _multiply_adds(g) for n, g in graphs.items()},
             report=_report(captured, scheme, config, graphs["train_step"], full),
+            details=_details(product, stages),
         )
         return artifact.write_artifact(path, contents)
 
@@ -246,6 +251,7 @@ def _finished(
     config: Config,
     options: Options,
     known: dict[tuple[object, ...], Recipe] | None = None,
+    keep: Keep | None = None,
 ) -> tuple[Scheme, Mapping[str, Recipe], Mapping[str, Graph]]:
     """Return what is trained, the update of each, and the entries ready for a backend."""
     backend = backends.get(options.backend)
@@ -254,7 +260,7 @@ def _finished(
     )
     recipes = _recipes(captured, scheme, config, known)
     choices = _choices(captured, scheme, config, recipes, backend)
-    graphs = pipeline.compile_entries(_graphs(captured), choices, options.dump_passes)
+    graphs = pipeline.compile_entries(_graphs(captured), choices, options.dump_passes, keep)
     return scheme, recipes, graphs
 
 
@@ -394,6 +400,15 @@ def _trained(captured: Captured, scheme: Scheme) -> dict[str, int]:
 
 def _multiply_adds(graph: Graph) -> int:
     return sum(report.multiply_adds(graph, node) for node in graph.nodes)
+
+
+def _details(product: Product, stages: Mapping[str, Graph]) -> dict[str, str]:
+    """Return the texts that `show` and `report` draw."""
+    texts = {
+        artifact.stage_name(name): print_graph(graph, sources=True)
+        for name, graph in stages.items()
+    }
+    return ({artifact.MEMORY: product.memory_map} if product.memory_map else {}) | texts
 
 
 def _report(

@@ -27,7 +27,7 @@ from pockc.runtime.bindings import (
 )
 from pockc.runtime.dtypes import ELEMENT_TYPES, Array, ElementType
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 
 OK = 0
 E_NOT_FOUND = 4

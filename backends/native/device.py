@@ -164,7 +164,7 @@ def _build(kept: Path, target: NativeTarget) -> None:
         sources = [str(f) for f in library_sources()]
         run_zig((*common, *library, *sources, "-ldl", "-lm", "-o", LIBRARY), folder)
         sources = [str(f) for f in command_sources()]
-        where = ("-Wl,-rpath,$ORIGIN", LIBRARY, "-lm", "-o", COMMAND)
+        where = ("-Wl,-rpath,$ORIGIN", LIBRARY, "-lm", "-lpthread", "-o", COMMAND)
         run_zig((*common, *sources, *where), folder)
         # Renamed, the command last: a second process never takes half of it.
         for file in (LIBRARY, COMMAND):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,9 @@ def emit(
     files = {f.name: f for f in _link(chosen.memory, objects, job, machine)}
     job.progress("link", 1, 1)
     report = _report(chosen.entries, chosen.memory) | _tuning(chosen.kernels, job, threads)
-    return product_of(chosen.memory, files, machine, report)
+    made = product_of(chosen.memory, files, machine, report)
+    memory_map = plan.occupancy(chosen.entries, chosen.memory)
+    return replace(made, memory_map=plan.occupancy_text(memory_map))
 
 
 def _link(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +17,8 @@ from pockc.backends.onnx.lowerings import LOWERINGS
 from pockc.backends.onnx.patterns import ways
 from pockc.backends.onnx.weights import initializer
 from pockc.errors import UserError
-from pockc.ir.graph import Graph, Node
-from pockc.ir.phases import ancestors, forward_nodes
+from pockc.ir.graph import Graph
+from pockc.ir.phases import step_phases
 from pockc.ir.roles import (
     Batch,
     Buffer,
@@ -74,7 +74,7 @@ def draft(
     problems = tuple(unlowered(graph, LOWERINGS.names, "onnx"))
     if problems:
         raise UserError(*problems)
-    builder = Builder(graph, opset, phase_of=_phases(graph))
+    builder = Builder(graph, opset, phase_of=step_phases(graph))
     chosen = ways(graph)
     read = {r for way in chosen.values() for r in way.reads} | graph.output_values
     inputs = []
@@ -94,30 +94,6 @@ def draft(
             builder.lower(node, chosen[node.name].rule)
     outputs = [(builder.result(o.value, _output_name(o.role)), o.role) for o in graph.outputs]
     return Draft(builder, tuple(inputs), tuple(outputs))
-
-
-def _phases(graph: Graph) -> Callable[[Node], str]:
-    """Return which part of a step a node belongs to; "" if there is only one."""
-    if not any(state_written(o.role) for o in graph.outputs):
-        return lambda node: ""  # noqa: ARG005
-    forward = forward_nodes(graph)
-    late: set[str] = {
-        i.name
-        for i in graph.inputs
-        if isinstance(i.role, OptState) or i.role in (Scalar("lr"), Scalar("step"))
-    }
-    for node in graph.nodes:
-        if late.intersection(node.inputs):
-            late.add(node.name)
-    gradients = ancestors(graph, (i for n in graph.nodes if n.name in late for i in n.inputs))
-
-    def phase(node: Node) -> str:
-        if node.name in forward:
-            return "forward"
-        made_by_model = node.source is not None or node.name in gradients
-        return "update" if node.name in late or not made_by_model else "backward"
-
-    return phase
 
 
 def _input_name(role: InputRole) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from pockc.artifact.details import packed_details
 from pockc.errors import InternalError, Problem
 from pockc.ir.roles import (
     Batch,
@@ -35,6 +36,7 @@ from pockc.runtime.dtypes import BY_NAME, raw_from
 from pockc.runtime.files import replaced_folder
 from pockc.runtime.frozen import FrozenTensor, write_frozen
 from pockc.runtime.manifest import (
+    DETAILS_FILE,
     FROZEN_FILE,
     GRAPH_FILE,
     MANIFEST_FILE,
@@ -75,6 +77,7 @@ class Contents:
         trained: Elements that a step changes, by name of the parameter.
         multiply_adds: By entry.
         report: Anything worth showing besides what the product tells. JSON values.
+        details: Texts for `show` and `report`, by name.
     """
 
     product: Product
@@ -94,6 +97,7 @@ class Contents:
     trained: Mapping[str, int] = field(default_factory=dict)
     multiply_adds: Mapping[str, int] = field(default_factory=dict)
     report: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_artifact(path: Path, contents: Contents) -> Manifest:
@@ -115,6 +119,8 @@ def write_artifact(path: Path, contents: Contents) -> Manifest:
         _write_frozen(folder / FROZEN_FILE, contents)
         _write_state(folder / STATE_FILE, contents, sha256_of(folder / FROZEN_FILE))
         (folder / GRAPH_FILE).write_text(contents.graph_text, encoding="utf-8")
+        if contents.details:
+            (folder / DETAILS_FILE).write_bytes(packed_details(contents.details))
         files = {
             f.name: FileSpec(sha256_of(f), f.stat().st_size) for f in sorted(folder.iterdir())
         }

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pockc.cli import device, inspecting
+from pockc.cli import device, inspecting, viewing
 from pockc.cli.console import say, show, show_error
 from pockc.cli.options import (
     ArtifactArg,
@@ -32,7 +32,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (device.deploy, device.fetch, device.bench, device.runtime):
+for command in (
+    *(device.deploy, device.fetch, device.bench, device.runtime),
+    *(viewing.show, viewing.report),
+):
     app.command()(command)
 
 
@@ -386,6 +389,14 @@ def train(  # noqa: PLR0913, PLR0917  one parameter per option
             "--resume", help="Go on from the checkpoint, or behind the artifact's own steps."
         ),
     ] = False,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write event files for TensorBoard there."),
+    ] = None,
+    curves: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Draw loss and results there at the end."),
+    ] = None,
     threads: ThreadsOption = None,
     provider: ProviderOption = None,
     on: OnOption = None,
@@ -401,7 +412,10 @@ def train(  # noqa: PLR0913, PLR0917  one parameter per option
         pockc train model.pock --data train.npz --eval test.npz --epochs 3 --lr 3e-4
 
         pockc train model.pock --data train.npz --on pi@raspberrypi.local
+
+        pockc train model.pock --data train.npz --tensorboard runs/1 --curves curves.png
     """
+    from pockc.cli.curves import CurveFiles
     from pockc.cli.training import TrainRequest, checkpoint_file, run_training
     from pockc.runtime import TrainOptions
 
@@ -415,7 +429,15 @@ def train(  # noqa: PLR0913, PLR0917  one parameter per option
         resume=resume,
     )
     request = TrainRequest(
-        artifact, data, evaluation, output or artifact, threads, provider, seed, options
+        artifact,
+        data,
+        evaluation,
+        output or artifact,
+        threads,
+        provider,
+        seed,
+        options,
+        CurveFiles(tensorboard, curves),
     )
     if on is None:
         run_training(request)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from pockc.cli.console import Bar, progress_bar, say, warn
+from pockc.cli.curves import Recorder
 from pockc.cli.deploying import (
     There,
     command_there,
@@ -71,8 +72,13 @@ def train_there(request: TrainRequest, there: There) -> int:
             _offer(connection, results.checkpoint, checkpoint)
         words = _words(request, paths, checkpoint)
         command = command_there(there.place, request.artifact, "train", *words)
-        with progress_bar() as bar, results.log.open("w", encoding="utf-8") as log:
-            shown = _Shown(bar, log, f"{there.place.destination}:{request.artifact.name}")
+        name = f"{there.place.destination}:{request.artifact.name}"
+        with (
+            request.curves.recorder(f"{name}: training") as curves,
+            progress_bar() as bar,
+            results.log.open("w", encoding="utf-8") as log,
+        ):
+            shown = _Shown(bar, log, name, curves)
             status = connection.follow(command, shown.line)
         if status in (0, INTERRUPTED):
             _bring_home(connection, request, there, checkpoint, results, status)
@@ -126,10 +132,11 @@ def _bring_home(
 class _Shown:
     """Shows the events of a run as lines and on a bar, and keeps them."""
 
-    def __init__(self, bar: Bar, log: TextIO, where: str) -> None:
+    def __init__(self, bar: Bar, log: TextIO, where: str, curves: Recorder) -> None:
         self._bar = bar
         self._log = log
         self._where = where
+        self._curves = curves
         self._mean: float | None = None
         self._shows: dict[str, Callable[[Mapping[str, Any]], None]] = {
             "start": self._start,
@@ -162,19 +169,21 @@ class _Shown:
 
     def _step(self, event: Mapping[str, Any]) -> None:
         loss = float(event["loss"])
+        self._curves.step(event["step"], loss, event.get("lr"), event["step_ms"])
         self._mean = loss if self._mean is None else self._mean + 0.05 * (loss - self._mean)
         note = f"loss {self._mean:.4f}  {milliseconds(event['step_ms'])}/step"
         self._bar.update("training", event["done"], event["total"], note)
 
-    @staticmethod
-    def _epoch(event: Mapping[str, Any]) -> None:
+    def _epoch(self, event: Mapping[str, Any]) -> None:
+        self._curves.epoch()
         step = milliseconds(event["step_ms"])
         say(f"epoch {event['epoch']:<2} loss {event['loss']:.4f}, {step}/step")
 
-    @staticmethod
-    def _evaluation(event: Mapping[str, Any]) -> None:
+    def _evaluation(self, event: Mapping[str, Any]) -> None:
         known = ("loss", "accuracy", "samples")
-        say(f"eval     {figures({k: event[k] for k in known if event.get(k) is not None})}")
+        told = {k: event[k] for k in known if event.get(k) is not None}
+        self._curves.evaluated(told)
+        say(f"eval     {figures(told)}")
 
     @staticmethod
     def _resumed(event: Mapping[str, Any]) -> None:

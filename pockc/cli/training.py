@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from pockc.cli.console import Bar, progress_bar, say
+from pockc.cli.curves import CurveFiles, Recorder
 from pockc.cli.data import read_data
 from pockc.cli.memory import forget_peak, peak_bytes, resident_bytes
 from pockc.cli.places import check_artifact_target, check_file_target
@@ -38,6 +39,7 @@ class TrainRequest:
         providers: Execution providers of ONNX Runtime; None is the processor.
         seed: The artifact's seed, as for dropout; None leaves it.
         options: How to train.
+        curves: Where curves go.
     """
 
     artifact: Path
@@ -48,6 +50,7 @@ class TrainRequest:
     providers: Sequence[str] | None
     seed: int | None
     options: TrainOptions
+    curves: CurveFiles = field(default_factory=CurveFiles)
 
 
 def checkpoint_file(given: Path) -> Path:
@@ -69,17 +72,20 @@ def run_training(request: TrainRequest) -> None:
     if request.evaluation is not None:
         specs = manifest.entries["evaluate"].inputs
         held_out = read_data(request.evaluation, specs, "eval")
-    forget_peak()
-    before = resident_bytes()
-    with load(request.artifact, request.threads, providers=request.providers) as artifact:
-        if request.seed is not None:
-            artifact.seed = request.seed
-        _resume(artifact, request.options)
-        _introduce(artifact, data)
-        history = _train(artifact, data, replace(request.options, evaluate=held_out))
-        _conclude(artifact, history.seconds, len(history.losses), before)
-        artifact.save(request.save)
-    say(f"saved    {request.save}")
+    # Outermost: what is loaded for pictures is not measured as memory of the training.
+    with request.curves.recorder(f"{request.artifact.resolve().stem}: training") as curves:
+        forget_peak()
+        before = resident_bytes()
+        with load(request.artifact, request.threads, providers=request.providers) as artifact:
+            if request.seed is not None:
+                artifact.seed = request.seed
+            _resume(artifact, request.options)
+            _introduce(artifact, data)
+            options = replace(request.options, evaluate=held_out)
+            history = _train(artifact, data, options, curves)
+            _conclude(artifact, history.seconds, len(history.losses), before)
+            artifact.save(request.save)
+        say(f"saved    {request.save}")
 
 
 def _resume(artifact: Artifact, options: TrainOptions) -> None:
@@ -97,25 +103,34 @@ def _introduce(artifact: Artifact, data: dict[str, np.ndarray]) -> None:
     )
 
 
-def _train(artifact: Artifact, data: dict[str, np.ndarray], options: TrainOptions) -> History:
+def _train(
+    artifact: Artifact,
+    data: dict[str, np.ndarray],
+    options: TrainOptions,
+    curves: Recorder,
+) -> History:
     if options.evaluate is not None:
-        say(f"before   {figures(artifact.evaluate(options.evaluate))}")
+        before = artifact.evaluate(options.evaluate)
+        curves.evaluated(before, artifact.step)
+        say(f"before   {figures(before)}")
     with progress_bar() as bar:
-        shown = _Shown(bar)
+        shown = _Shown(bar, curves)
         chosen = replace(options, on_step=shown.step, on_epoch=shown.epoch)
         return artifact.train(data, chosen)
 
 
 class _Shown:
-    """Shows steps on the bar and epochs as lines."""
+    """Shows steps on the bar and epochs as lines, and records both."""
 
-    def __init__(self, bar: Bar) -> None:
+    def __init__(self, bar: Bar, curves: Recorder) -> None:
         self._bar = bar
+        self._curves = curves
         self._first: int | None = None
         self._mean = 0.0
         self._drawn = 0.0
 
     def step(self, report: StepReport) -> None:
+        self._curves.step(report.step, report.loss, report.lr, report.step_ms)
         if self._first is None:
             self._first, self._mean = report.step - 1, report.loss
         self._mean += 0.05 * (report.loss - self._mean)
@@ -128,6 +143,9 @@ class _Shown:
         self._bar.update("training", done, report.total_steps, note)
 
     def epoch(self, report: EpochReport) -> None:
+        self._curves.epoch()
+        if report.evaluation is not None:
+            self._curves.evaluated(report.evaluation)
         line = (
             f"epoch {report.epoch:<2} loss {report.loss:.4f}, "
             f"{milliseconds(report.step_ms)}/step, {report.seconds:.1f} s"

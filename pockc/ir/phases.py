@@ -1,11 +1,21 @@
-"""Where the forward pass of a training step ends, told from the graph alone."""
+"""The parts of a training step, forward, backward and update, told from the graph alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from pockc.ir.graph import Graph
-from pockc.ir.roles import Gradient, Loss, StateUpdate, Update
+from pockc.ir.graph import Graph, Node
+from pockc.ir.roles import (
+    Gradient,
+    Loss,
+    OptState,
+    Scalar,
+    StateUpdate,
+    Update,
+    state_written,
+)
+
+PHASES = ("forward", "backward", "update")
 
 
 def ancestors(graph: Graph, values: Iterable[str]) -> frozenset[str]:
@@ -37,3 +47,31 @@ def forward_end(graph: Graph) -> int | None:
     ]
     both = forward_nodes(graph) & ancestors(graph, renewed)
     return max((at for at, n in enumerate(graph.nodes) if n.name in both), default=None)
+
+
+def step_phases(graph: Graph) -> Callable[[Node], str]:
+    """Return which of `PHASES` a node belongs to; "" if the graph renews no state.
+
+    Update is what reads the optimizer's state, the rate or the step. A kernel that makes a
+    gradient and applies it at once belongs to it as well.
+    """
+    if not any(state_written(o.role) for o in graph.outputs):
+        return lambda node: ""  # noqa: ARG005
+    forward = forward_nodes(graph)
+    late: set[str] = {
+        i.name
+        for i in graph.inputs
+        if isinstance(i.role, OptState) or i.role in (Scalar("lr"), Scalar("step"))
+    }
+    for node in graph.nodes:
+        if late.intersection(node.inputs):
+            late.add(node.name)
+    gradients = ancestors(graph, (i for n in graph.nodes if n.name in late for i in n.inputs))
+
+    def phase(node: Node) -> str:
+        if node.name in forward:
+            return "forward"
+        made_by_model = node.source is not None or node.name in gradients
+        return "update" if node.name in late or not made_by_model else "backward"
+
+    return phase

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pockc.ir.attrs import Attrs, AttrValue, Literal
 from pockc.ir.roles import Role, role_fields
+from pockc.ir.source_text import source_comment
 from pockc.ir.types import DType
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def _graph_lines(graph: Graph, *, sources: bool) -> Iterator[str]:
         yield f"  %{i.name} : {i.type} = input {_role(i.role)}"
     for node in graph.nodes:
         line = "  " + print_node(node).replace("\n", "\n  ")
-        yield f"{line}  # {node.source}" if sources and node.source else line
+        yield line + source_comment(node.source) if sources and node.source else line
     for o in graph.outputs:
         yield f"  output {_role(o.role)} %{o.value}"
     yield "}"

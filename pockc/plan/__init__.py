@@ -1,12 +1,22 @@
 """Plans memory: where every byte of a step lives, and an independent check of that."""
 
 from pockc.plan.memory import (
+    CATEGORIES,
     EntryMemory,
     MemoryReport,
     StateMemory,
     kernel_calls,
     memory_report,
     report_data,
+)
+from pockc.plan.occupancy import (
+    EntryOccupancy,
+    Occupancy,
+    Occupied,
+    PlannedCall,
+    occupancy,
+    occupancy_text,
+    read_occupancy,
 )
 from pockc.plan.planner import make_plan
 from pockc.plan.types import (
@@ -31,18 +41,23 @@ from pockc.plan.verify import plan_problems, verify_plan
 
 __all__ = [
     "ALIGN_BYTES",
+    "CATEGORIES",
     "COPY_KERNEL",
     "SCALARS",
     "Call",
     "Constant",
     "Entry",
     "EntryMemory",
+    "EntryOccupancy",
     "EntryPlan",
     "InputPort",
     "MemoryReport",
+    "Occupancy",
+    "Occupied",
     "OutputPort",
     "Place",
     "Plan",
+    "PlannedCall",
     "Space",
     "StateKey",
     "StateLayout",
@@ -52,7 +67,10 @@ __all__ = [
     "kernel_calls",
     "make_plan",
     "memory_report",
+    "occupancy",
+    "occupancy_text",
     "plan_problems",
+    "read_occupancy",
     "report_data",
     "verify_plan",
 ]

@@ -94,10 +94,11 @@ def memory_report(entries: Sequence[Entry], plan: Plan) -> MemoryReport:
         arena = planned[entry.name].arena_bytes
         bound = planned[entry.name].lower_bound_bytes
         found.append(_entry_memory(program_of(entry), arena, bound))
-    return MemoryReport(_state_memory(entries, plan), tuple(found))
+    return MemoryReport(state_memory(entries, plan), tuple(found))
 
 
-def _state_memory(entries: Sequence[Entry], plan: Plan) -> StateMemory:
+def state_memory(entries: Sequence[Entry], plan: Plan) -> StateMemory:
+    """Return what the state of a plan is used for."""
     trained = {
         o.role.param for e in entries for o in e.graph.outputs if isinstance(o.role, Update)
     }
@@ -126,13 +127,13 @@ def _state_memory(entries: Sequence[Entry], plan: Plan) -> StateMemory:
 
 def _entry_memory(program: Program, arena_bytes: int, bound: int) -> EntryMemory:
     blocks = blocks_of(program)
-    saved = _saved_blocks(program, blocks)
+    saved = saved_blocks(program, blocks)
     timeline = live_bytes(blocks)
     peak = int(np.argmax(timeline)) if len(timeline) else 0
     amounts = dict.fromkeys(CATEGORIES, 0)
     for block in blocks:
         if block.start <= peak <= block.end:
-            amounts[_category(program, block, saved)] += block.nbytes
+            amounts[category_of(program, block, saved)] += block.nbytes
     ran = 1 <= peak <= len(program.instructions)
     node = program.instructions[peak - 1].node if ran else ""
     largest = sorted(saved, key=lambda b: (-b.nbytes, str(b.key)))
@@ -142,14 +143,14 @@ def _entry_memory(program: Program, arena_bytes: int, bound: int) -> EntryMemory
         bound,
         amounts,
         node,
-        _source(program, node),
-        tuple(Saved(str(b.key), b.nbytes, _source(program, str(b.key))) for b in largest),
+        source_of(program, node),
+        tuple(Saved(str(b.key), b.nbytes, source_of(program, str(b.key))) for b in largest),
         sum(b.nbytes for b in saved),
         tuple(int(n) for n in timeline),
     )
 
 
-def _saved_blocks(program: Program, blocks: Sequence[Block]) -> list[Block]:
+def saved_blocks(program: Program, blocks: Sequence[Block]) -> list[Block]:
     """Return the blocks alive both when the forward pass ends and after it, inputs aside."""
     graph = program.entry.graph
     last = forward_end(graph)
@@ -162,7 +163,8 @@ def _saved_blocks(program: Program, blocks: Sequence[Block]) -> list[Block]:
     return [b for b in blocks if 0 < b.start <= turn < b.end]
 
 
-def _category(program: Program, block: Block, saved: Sequence[Block]) -> str:
+def category_of(program: Program, block: Block, saved: Sequence[Block]) -> str:
+    """Return which of `CATEGORIES` a block is, given the saved ones."""
     if not isinstance(block.key, str):
         return "workspace"
     made = program.entry.graph.defs.get(block.key)
@@ -171,7 +173,8 @@ def _category(program: Program, block: Block, saved: Sequence[Block]) -> str:
     return "saved_activations" if block in saved else "temporaries"
 
 
-def _source(program: Program, value: str) -> Source | None:
+def source_of(program: Program, value: str) -> Source | None:
+    """Return the user's line that a value comes from, None if it is not known."""
     made = program.entry.graph.defs.get(value)
     return made.source if isinstance(made, Node) else None
 

@@ -1,9 +1,9 @@
-"""Names of the tensors of a state: in the tables, in files and in messages."""
+"""Names of the tensors of a state and of kernels: in the tables, in files and in messages."""
 
 from __future__ import annotations
 
 from pockc.ir.roles import Buffer, OptState, Param
-from pockc.plan.types import Constant, StateKey
+from pockc.plan.types import COPY_KERNEL, Constant, StateKey
 
 GRAD_SUM_SLOT = "grad_sum"
 """The optimizer slot in which micro-batches add up their gradients."""
@@ -20,3 +20,8 @@ def tensor_name(key: StateKey) -> str:
             # One content may be kept in several orders.
             order = "" if layout is None else "." + "_".join(map(str, layout))
             return f"constant.{digest}{order}"
+
+
+def kernel_family(symbol: str) -> str:
+    """Return what a kernel's symbol says of it, `k_<family>_<hash>`."""
+    return "copy" if symbol == COPY_KERNEL else symbol[2:].rpartition("_")[0]

@@ -49,6 +49,7 @@ class Product:
         program: Which runtime runs it; a `program` of the manifest.
         files: The files of the program, by their name in the artifact.
         programs: Those of them that can be run.
+        memory_map: The plan as text, for pictures; "" if the backend plans nothing.
         machine: What it needs of the machine that runs it.
         state: Every tensor that lasts between calls.
         entries: The entry points.
@@ -64,3 +65,4 @@ class Product:
     memory: Mapping[str, int]
     report: Mapping[str, Any] = field(default_factory=dict)
     programs: frozenset[str] = frozenset()
+    memory_map: str = ""

@@ -21,6 +21,7 @@ from pockc.backends.tvm.targets import Target
 from pockc.errors import Problem, UserError
 from pockc.ir import Graph
 from pockc.plan import COPY_KERNEL, Step
+from pockc.plan.names import kernel_family
 from pockc.runtime.files import replaced_file
 from pockc.runtime.timing import step_times
 from pockc.scheme.report import multiply_adds
@@ -73,7 +74,7 @@ class KernelTimes:
         known = self.measured.get(step.kernel)
         if known is not None:
             return known.ms
-        return self.roofline_ms(graph, step) * self._scale(family(step.kernel))
+        return self.roofline_ms(graph, step) * self._scale(kernel_family(step.kernel))
 
     def roofline_ms(self, graph: Graph, step: Step) -> float:
         """Return the time that arithmetic or memory alone would take, whichever is longer."""
@@ -89,7 +90,7 @@ class KernelTimes:
             ratios: dict[str, list[float]] = defaultdict(list)
             for symbol, timed in self.measured.items():
                 if timed.roofline_ms > 0:
-                    ratios[family(symbol)].append(timed.ms / timed.roofline_ms)
+                    ratios[kernel_family(symbol)].append(timed.ms / timed.roofline_ms)
                     ratios[""].append(timed.ms / timed.roofline_ms)
             self._scales = {k: median(v) for k, v in ratios.items()}
         return self._scales.get(name, self._scales.get("", 1.0))
@@ -149,11 +150,6 @@ def _rows(path: Path) -> dict[str, dict[str, tuple[float, float]]]:
 def default_file() -> Path:
     """Return where times are kept: beside the kernels."""
     return cache.folder() / FILE
-
-
-def family(symbol: str) -> str:
-    """Return what a kernel's name says of it, `k_<family>_<hash>`."""
-    return "copy" if symbol == COPY_KERNEL else symbol[2:].rpartition("_")[0]
 
 
 def measure(

@@ -89,7 +89,8 @@ typedef struct results {
     uint64_t steps;
 } results;
 
-static bool time_steps(pock_model *model, const batch *b, double *times, results *r)
+static bool time_steps(pock_model *model, const batch *b, double *times, results *r,
+                       pock_profile *profile)
 {
     float loss = 0.0f;
     for (uint64_t i = 0; i <= r->steps; i++) {
@@ -99,6 +100,7 @@ static bool time_steps(pock_model *model, const batch *b, double *times, results
             return false;
         }
         const uint64_t end = now_ns();
+        pock_profile_step(profile, end - begin);
         if (i == 0u) {
             r->start_ms = (double)(end - process_begin_ns) / 1e6;
             r->first_ms = (double)(end - begin) / 1e6;
@@ -151,14 +153,17 @@ int run_bench(int argc, char **argv)
     bool json = false;
     bool no_verify = false;
     results r = {.steps = 20};
+    profiling profiled = {NULL, 0, 0.0, NULL};
     batch b = {{NULL}, 0, 0};
     const option options[] = {{"--steps", OPTION_COUNT, &r.steps, 1},
                               {"--threads", OPTION_COUNT, &threads, 1},
                               {"--json", OPTION_FLAG, &json, 0},
+                              {"--profile", OPTION_TEXT, &profiled.path, 0},
                               {"--no-verify", OPTION_FLAG, &no_verify, 0}};
     if (!read_options(argc, argv, options, sizeof options / sizeof options[0], &artifact)) {
         return EXIT_USAGE;
     }
+    profiling_before(&profiled);
     pock_model *model = open_model(artifact, threads, no_verify ? POCK_UNVERIFIED : 0u);
     if (model == NULL) {
         return EXIT_ERROR;
@@ -172,12 +177,14 @@ int run_bench(int argc, char **argv)
     if (times == NULL || !make_batch(model, info.micro_batches, &b)) {
         (void)fprintf(stderr, "[not-enough-memory] there is no memory for a batch\n    fix  close "
                               "other programs\n");
-    } else if (!time_steps(model, &b, times, &r)) {
+    } else if (profiling_begin(&profiled, model, r.steps) != PK_OK ||
+               !time_steps(model, &b, times, &r, profiled.profile)) {
         result = fail(model, json);
     } else {
         print(&info, &b, &r, json);
-        result = 0;
+        result = profiling_write(&profiled, model, b.bytes) == PK_OK ? 0 : fail(model, json);
     }
+    pock_profile_end(profiled.profile);
     for (uint32_t i = 0; i < b.count; i++) {
         free(b.arrays[i]);
     }

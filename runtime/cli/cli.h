@@ -45,6 +45,33 @@ uint64_t now_ns(void);
 /* Most resident memory of this process so far, in bytes; 0 if the system does not tell. */
 uint64_t peak_bytes(void);
 
+/* Resident memory now, likewise. */
+uint64_t resident_bytes(void);
+
+/* What some threads reach together at their best. */
+typedef struct peak {
+    double gflops; /* fused multiply-adds out of registers, each two operations; 0: unknown */
+    double gbs;    /* bytes of memory, 10^9 per second; 0: unknown */
+} peak;
+
+peak measure_peak(uint32_t threads);
+/* As the system tells it, "" if it does not. */
+const char *cpu_name(void);
+
+/* A profile that a command writes; without a path nothing is recorded. */
+typedef struct profiling {
+    const char *path;
+    uint64_t rss_before;
+    double load_ms;
+    pock_profile *profile;
+} profiling;
+
+/* Call them in this order: before and after the model is opened, and at the end. On a mistake
+ * the reason is in the model's message. */
+void profiling_before(profiling *p);
+pk_status profiling_begin(profiling *p, pock_model *model, uint64_t steps);
+pk_status profiling_write(profiling *p, pock_model *model, uint64_t batch_bytes);
+
 int run_train(int argc, char **argv);
 int run_eval(int argc, char **argv);
 int run_predict(int argc, char **argv);

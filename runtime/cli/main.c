@@ -36,6 +36,8 @@ static const verb VERBS[] = {
      "  --no-save                  keep only the checkpoint\n"
      "  --threads N                threads that run kernels (one per processor)\n"
      "  --log-json                 a JSON line for every event\n"
+     "  --profile FILE.json        record where the time goes, for pockc profile --from FILE.json\n"
+     "  --profile-steps N          so many steps behind the first one (50)\n"
      "  --no-verify                trust the files: do not compare them with their hashes\n"
      "\n"
      "SIGINT and SIGTERM finish the step, write the checkpoint and end with 128 + the signal.\n"
@@ -65,12 +67,14 @@ static const verb VERBS[] = {
      "Example:\n"
      "  pock-run info model.pock\n"},
     {"bench", run_bench,
-     "pock-run bench MODEL.pock [--steps N] [--threads N] [--json] [--no-verify]\n"
+     "pock-run bench MODEL.pock [--steps N] [--threads N] [--json] [--profile FILE.json]\n"
+     "               [--no-verify]\n"
      "\n"
      "Time training steps on random data (20); the model is left as it is.\n"
      "\n"
      "Example:\n"
-     "  pock-run bench model.pock --steps 100\n"},
+     "  pock-run bench model.pock --steps 100\n"
+     "  pock-run bench model.pock --profile out.json\n"},
     {"export", run_export,
      "pock-run export MODEL.pock --to FILE.safetensors [--checkpoint DIR|FILE]\n"
      "\n"

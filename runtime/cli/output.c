@@ -13,13 +13,13 @@ uint64_t now_ns(void)
     return (uint64_t)t.tv_sec * UINT64_C(1000000000) + (uint64_t)t.tv_nsec;
 }
 
-uint64_t peak_bytes(void)
+static uint64_t status_bytes(const char *format)
 {
     char line[256];
     uint64_t kib = 0;
     FILE *file = fopen("/proc/self/status", "r");
     while (file != NULL && fgets(line, (int)sizeof line, file) != NULL) {
-        if (sscanf(line, "VmHWM: %" SCNu64, &kib) == 1) {
+        if (sscanf(line, format, &kib) == 1) {
             break;
         }
     }
@@ -27,6 +27,16 @@ uint64_t peak_bytes(void)
         (void)fclose(file);
     }
     return kib * 1024u;
+}
+
+uint64_t peak_bytes(void)
+{
+    return status_bytes("VmHWM: %" SCNu64);
+}
+
+uint64_t resident_bytes(void)
+{
+    return status_bytes("VmRSS: %" SCNu64);
 }
 
 const char *size_text(uint64_t bytes)

@@ -50,6 +50,8 @@ typedef struct arguments {
     bool no_save;
     bool log_json;
     bool no_verify;
+    uint64_t profile_steps;
+    profiling profiled;
 } arguments;
 
 /* What is shown while it runs. */
@@ -62,6 +64,7 @@ typedef struct display {
     uint64_t epoch_ns;
     uint64_t drawn_ns;
     uint64_t steps;
+    pock_profile *profile;
 } display;
 
 static void clear_line(display *d)
@@ -141,6 +144,9 @@ static int on_report(void *user, const pock_report *r)
 {
     display *d = user;
     d->steps += r->event == POCK_STEP ? 1u : 0u;
+    if (r->event == POCK_STEP) {
+        pock_profile_step(d->profile, r->step_ns);
+    }
     if (d->json) {
         log_event(r);
     } else {
@@ -188,6 +194,8 @@ static bool read_arguments(int argc, char **argv, arguments *a)
         {"--threads", OPTION_COUNT, &a->threads, 1},
         {"--log-json", OPTION_FLAG, &a->log_json, 0},
         {"--no-verify", OPTION_FLAG, &a->no_verify, 0},
+        {"--profile", OPTION_TEXT, &a->profiled.path, 0},
+        {"--profile-steps", OPTION_COUNT, &a->profile_steps, 1},
     };
     if (!read_options(argc, argv, options, sizeof options / sizeof options[0], &a->artifact)) {
         return false;
@@ -207,6 +215,7 @@ static bool check_targets(const arguments *a)
 {
     const char *save = a->save == NULL ? a->artifact : a->save;
     return (a->no_save || check_writable(save)) &&
+           (a->profiled.path == NULL || check_writable(a->profiled.path)) &&
            (a->checkpoint == NULL || check_writable(a->checkpoint));
 }
 
@@ -250,7 +259,7 @@ static int conclude(pock_model *model, const arguments *a, const display *d)
     return 0;
 }
 
-static int run(pock_model *model, pock_data *data, const arguments *a, pock_train_options *options)
+static int run(pock_model *model, pock_data *data, arguments *a, pock_train_options *options)
 {
     pock_info info;
     display d = {.json = a->log_json, .terminal = isatty(STDERR_FILENO) != 0 && !a->log_json};
@@ -266,6 +275,7 @@ static int run(pock_model *model, pock_data *data, const arguments *a, pock_trai
         (void)printf("training %s: %" PRIu64 " samples, batches of %u, %u threads\n", a->artifact,
                      pock_data_rows(data), info.batch_rows, info.threads);
     }
+    d.profile = a->profiled.profile;
     options->on_report = on_report;
     options->user = &d;
     d.begin_ns = d.epoch_ns = now_ns();
@@ -273,7 +283,9 @@ static int run(pock_model *model, pock_data *data, const arguments *a, pock_trai
     const pk_status status = pock_train(model, data, options);
     clear_line(&d);
     if (status == PK_OK) {
-        return conclude(model, a, &d);
+        const int concluded = conclude(model, a, &d);
+        const pk_status written = profiling_write(&a->profiled, model, 0);
+        return written == PK_OK ? concluded : fail(model, a->log_json);
     }
     const int failed = fail(model, a->log_json);
     return status == PK_E_STOPPED ? EXIT_SIGNALLED + (int)caught : failed;
@@ -296,7 +308,7 @@ static void fill_options(const arguments *a, pock_train_options *o)
 
 int run_train(int argc, char **argv)
 {
-    arguments a = {.schedule = "constant", .epochs = 1, .lr = -1.0, .seed = INT64_MIN};
+    arguments a = {.schedule = "constant", .epochs = 1, .lr = -1.0, .seed = INT64_MIN, .profile_steps = 50};
     pock_train_options options;
     pock_data *data = NULL;
     char checkpoint[4096];
@@ -314,12 +326,14 @@ int run_train(int argc, char **argv)
         }
         options.checkpoint = checkpoint;
     }
+    profiling_before(&a.profiled);
     pock_model *model = open_model(a.artifact, a.threads, a.no_verify ? POCK_UNVERIFIED : 0u);
     if (model == NULL) {
         return EXIT_ERROR;
     }
     int result = EXIT_ERROR;
-    if ((a.seed != INT64_MIN && pock_set_seed(model, a.seed) != PK_OK) ||
+    if (profiling_begin(&a.profiled, model, a.profile_steps) != PK_OK ||
+        (a.seed != INT64_MIN && pock_set_seed(model, a.seed) != PK_OK) ||
         pock_data_open(model, "train_step", a.data, &data) != PK_OK ||
         (a.evaluation != NULL &&
          pock_data_open(model, "evaluate", a.evaluation, &options.evaluation) != PK_OK)) {
@@ -327,6 +341,7 @@ int run_train(int argc, char **argv)
     } else {
         result = run(model, data, &a, &options);
     }
+    pock_profile_end(a.profiled.profile);
     pock_data_close(data);
     pock_data_close(options.evaluation);
     pock_close(model);

@@ -36,7 +36,8 @@
     X(train_step_placed, pk_status, (pk_context *, float, pk_fill, void *, float *))               \
     X(progress_get, pk_status, (const pk_context *, uint64_t *, int64_t *))                        \
     X(progress_set, pk_status, (pk_context *, uint64_t, int64_t))                                  \
-    X(failed_step, pk_status, (const pk_context *, uint32_t *, uint32_t *, int32_t *))
+    X(failed_step, pk_status, (const pk_context *, uint32_t *, uint32_t *, int32_t *))             \
+    X(record, pk_status, (pk_context *, pk_recording *))
 
 #define POCK_CORE_MEMBER(name, result, parameters) result(*name) parameters;
 

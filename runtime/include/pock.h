@@ -28,7 +28,7 @@ extern "C" {
 #endif
 
 /* Grows with every change of a declaration below. */
-#define POCK_ABI_VERSION 1u
+#define POCK_ABI_VERSION 2u
 
 typedef struct pock_model pock_model;
 
@@ -215,6 +215,32 @@ PK_API double pock_learning_rate(const pock_train_options *options, double peak,
                                  uint64_t total);
 /* Which row comes at a position of an epoch (from 0); the order of the Python trainer. */
 PK_API uint64_t pock_row_at(uint64_t rows, int64_t seed, uint64_t epoch, uint64_t position);
+
+/* --- Profiles ----------------------------------------------------------------------------- */
+
+typedef struct pock_profile pock_profile;
+
+/* What a profile tells besides what it recorded. */
+typedef struct pock_profile_facts {
+    double load_ms;            /* until the model was open */
+    double peak_gflops;        /* that these threads reach, 10^9 per second; 0: unknown */
+    double peak_gbs;           /* bytes of memory, likewise */
+    uint64_t rss_before_bytes; /* resident before the model was opened; 0: unknown */
+    uint64_t rss_peak_bytes;
+    uint64_t batch_bytes;      /* of the peak: input data that the caller holds */
+    const char *cpu;           /* name of the processor; may be NULL */
+} pock_profile_facts;
+
+/* Record the training steps to come: the first one's time, and every kernel call of `steps` steps
+ * behind it. Takes all of its memory now. End it before the model is closed. */
+PK_API pk_status pock_profile_begin(pock_model *model, uint32_t steps, pock_profile **profile);
+/* Call it after each step, with the time that it took. */
+PK_API void pock_profile_step(pock_profile *profile, uint64_t step_ns);
+/* Write what was recorded as JSON; `pockc profile --from FILE MODEL.pock` shows it. The file is
+ * replaced when it is complete. */
+PK_API pk_status pock_profile_write(pock_profile *profile, const pock_profile_facts *facts,
+                                    const char *path);
+PK_API void pock_profile_end(pock_profile *profile);
 
 #ifdef __cplusplus
 }

@@ -27,7 +27,7 @@ extern "C" {
 #endif
 
 /* Grows with every change of a declaration below. */
-#define PK_ABI_VERSION 2u
+#define PK_ABI_VERSION 3u
 
 typedef enum pk_status {
     PK_OK = 0,
@@ -148,6 +148,30 @@ typedef struct pk_scalars {
 typedef void (*pk_step_hook)(void *user, uint32_t entry, uint32_t step, uint64_t begin_ns,
                              uint64_t end_ns);
 
+/* A kernel call of a training step as it was recorded. Times are CLOCK_MONOTONIC nanoseconds. */
+typedef struct pk_call {
+    uint32_t entry;
+    uint32_t step;
+    uint64_t begin_ns;
+    uint64_t end_ns;
+} pk_call;
+
+/* A thread's part of a recorded call: from its first loop's begin to its last one's end, and the
+ * time in them. All 0 if it had none. What does not run in parallel is thread 0's. */
+typedef struct pk_share {
+    uint64_t begin_ns;
+    uint64_t end_ns;
+    uint64_t busy_ns;
+} pk_share;
+
+/* Where calls are recorded; the caller's memory. */
+typedef struct pk_recording {
+    pk_call *calls;
+    pk_share *shares;  /* pk_threads for each call */
+    uint64_t capacity; /* calls that there is room for; what comes after is not recorded */
+    uint64_t count;    /* calls that were recorded; the caller may set it back to 0 */
+} pk_recording;
+
 typedef struct pk_context pk_context;
 
 PK_API uint32_t pk_abi_version(void);
@@ -232,6 +256,10 @@ PK_API pk_status pk_failed_step(const pk_context *context, uint32_t *entry, uint
                                 int32_t *code);
 /* NULL removes the hook. */
 PK_API pk_status pk_set_step_hook(pk_context *context, pk_step_hook hook, void *user);
+
+/* Record the kernel calls of training steps, evaluations apart, from now on; NULL ends that. The
+ * recording must outlive it. Without one no clock is read. */
+PK_API pk_status pk_record(pk_context *context, pk_recording *recording);
 
 #ifdef __cplusplus
 }

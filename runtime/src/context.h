@@ -23,6 +23,7 @@ struct pk_context {
     int64_t seed;
     pk_step_hook hook;
     void *hook_user;
+    pk_recording *recording;
     uint32_t failed_entry;
     uint32_t failed_step;
     int32_t failed_code;

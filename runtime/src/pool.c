@@ -12,6 +12,7 @@
 #include "pool.h"
 
 #include <stddef.h>
+#include <time.h>
 
 /* About 50 us on the machines measured: long against the gap between kernels of one step. */
 enum { SPINS = 4000 };
@@ -63,6 +64,21 @@ static void finish_share(pk_pool *pool)
     }
 }
 
+uint64_t pk_now_ns(void)
+{
+    struct timespec t;
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * UINT64_C(1000000000) + (uint64_t)t.tv_nsec;
+}
+
+static void note_share(pk_share *share, uint64_t begin)
+{
+    const uint64_t end = pk_now_ns();
+    share->begin_ns = share->begin_ns == 0u ? begin : share->begin_ns;
+    share->end_ns = end;
+    share->busy_ns += end - begin;
+}
+
 /* Claim and run shares of the present job until none is left. */
 static void run_shares(pk_pool *pool, uint32_t thread)
 {
@@ -78,11 +94,16 @@ static void run_shares(pk_pool *pool, uint32_t thread)
                                                    memory_order_acq_rel, memory_order_acquire)) {
             continue;
         }
+        pk_share *share = pool->shares == NULL ? NULL : &pool->shares[thread];
+        const uint64_t begin = share == NULL ? 0u : pk_now_ns();
         for (int i = (int)index_of(bit); i < tasks; i += (int)pool->threads) {
             const int code = task(job, i, tasks);
             if (code != 0) {
                 atomic_store_explicit(&pool->failure, code, memory_order_relaxed);
             }
+        }
+        if (share != NULL) {
+            note_share(share, begin);
         }
         finish_share(pool);
         ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
@@ -183,6 +204,7 @@ static void init(pk_pool *pool, pk_worker *workers, uint32_t threads)
     pool->threads = threads;
     pool->started = 0;
     pool->workers = workers;
+    pool->shares = NULL;
     atomic_init(&pool->task, (pk_task)NULL);
     atomic_init(&pool->job, NULL);
     atomic_init(&pool->tasks, 0);

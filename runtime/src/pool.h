@@ -32,6 +32,8 @@ struct pk_pool {
     uint32_t threads;
     uint32_t started; /* workers that exist */
     pk_worker *workers;
+    pk_share *shares; /* one per thread, where its time is noted; NULL: nowhere. Written before a
+                       * job is published, as the job is. */
     /* Number of the job in the upper half; below, one bit for each share not yet claimed. */
     _Alignas(64) _Atomic(uint64_t) ticket;
     atomic_uint sleepers;
@@ -52,5 +54,7 @@ void pk_pool_stop(pk_pool *pool);
  * belongs to thread t, unless another thread has nothing to do before t has begun.
  * Returns 0 or what one of the failing tasks returned. */
 int pk_pool_run(pk_pool *pool, pk_task task, void *job, int tasks);
+
+uint64_t pk_now_ns(void); /* CLOCK_MONOTONIC */
 
 #endif

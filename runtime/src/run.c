@@ -1,17 +1,9 @@
 /* Running entries: fill the inputs, call the kernels in order, copy the outputs. */
 #include <math.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "context.h"
-
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * UINT64_C(1000000000) + (uint64_t)t.tv_nsec;
-}
 
 uint32_t pk_entry_count(const pk_context *context)
 {
@@ -117,6 +109,16 @@ pk_status pk_set_step_hook(pk_context *context, pk_step_hook hook, void *user)
     return PK_OK;
 }
 
+pk_status pk_record(pk_context *context, pk_recording *recording)
+{
+    if (context == NULL || (recording != NULL && recording->capacity > 0u &&
+                            (recording->calls == NULL || recording->shares == NULL))) {
+        return PK_E_ARGUMENT;
+    }
+    context->recording = recording;
+    return PK_OK;
+}
+
 static void set_number(const pk_tensor *tensor, void *memory, double number, int64_t integer)
 {
     switch (tensor->dtype) {
@@ -161,17 +163,53 @@ static void set_scalars(pk_context *context, const pk_entry *entry, const pk_sca
     }
 }
 
-static pk_status call_steps(pk_context *context, uint32_t number)
+/* Let the pool note what each thread does in the next call; false if there is no room. */
+static bool begin_call(pk_context *context)
+{
+    const pk_recording *r = context->recording;
+    if (r->count >= r->capacity) {
+        return false;
+    }
+    context->pool.shares = r->shares + r->count * context->pool.threads;
+    memset(context->pool.shares, 0, context->pool.threads * sizeof *r->shares);
+    return true;
+}
+
+static void end_call(pk_context *context, pk_call call)
+{
+    pk_recording *r = context->recording;
+    pk_share *shares = context->pool.shares;
+    bool parallel = false;
+    for (uint32_t t = 0; t < context->pool.threads; t++) {
+        parallel = parallel || shares[t].end_ns != 0u;
+    }
+    if (!parallel) {
+        const pk_share whole = {call.begin_ns, call.end_ns, call.end_ns - call.begin_ns};
+        shares[0] = whole;
+    }
+    context->pool.shares = NULL;
+    r->calls[r->count] = call;
+    r->count++;
+}
+
+static pk_status call_steps(pk_context *context, uint32_t number, bool training)
 {
     const pk_program *program = context->program;
     const pk_entry *entry = &program->entries[number];
     void **args = context->args[number];
     for (uint32_t i = 0; i < entry->step_count; i++) {
         const pk_step step = entry->steps[i];
-        const uint64_t begin = context->hook == NULL ? 0u : now_ns();
+        const bool recorded = training && context->recording != NULL && begin_call(context);
+        const bool timed = recorded || context->hook != NULL;
+        const uint64_t begin = timed ? pk_now_ns() : 0u;
         const int32_t code = program->kernels[step.kernel].call(args + step.first_arg);
+        const uint64_t end = timed ? pk_now_ns() : 0u;
+        if (recorded) {
+            const pk_call call = {number, i, begin, end};
+            end_call(context, call);
+        }
         if (context->hook != NULL) {
-            context->hook(context->hook_user, number, i, begin, now_ns());
+            context->hook(context->hook_user, number, i, begin, end);
         }
         if (code != 0) {
             context->failed_entry = number;
@@ -188,11 +226,12 @@ static uint64_t element_count(const pk_tensor *tensor)
     return tensor->nbytes / pk_dtype_bytes(tensor->dtype);
 }
 
-static pk_status run_entry(pk_context *context, uint32_t number, const pk_scalars *scalars)
+static pk_status run_entry(pk_context *context, uint32_t number, const pk_scalars *scalars,
+                           bool training)
 {
     set_scalars(context, &context->program->entries[number], scalars);
     pk_set_current_pool(&context->pool);
-    const pk_status status = call_steps(context, number);
+    const pk_status status = call_steps(context, number, training);
     pk_set_current_pool(NULL);
     return status;
 }
@@ -235,7 +274,7 @@ pk_status pk_run(pk_context *context, uint32_t entry, const pk_scalars *scalars,
         return PK_E_ARGUMENT;
     }
     place_inputs(context, found, inputs, 0);
-    const pk_status ran = run_entry(context, entry, scalars);
+    const pk_status ran = run_entry(context, entry, scalars, false);
     for (uint32_t i = 0; ran == PK_OK && i < found->output_count; i++) {
         const pk_value *value = &found->outputs[i];
         if (outputs != NULL && outputs[i] != NULL) {
@@ -251,7 +290,7 @@ pk_status pk_run_placed(pk_context *context, uint32_t entry, const pk_scalars *s
     if (entry_of(context, entry) == NULL || scalars == NULL) {
         return PK_E_ARGUMENT;
     }
-    return context->process == getpid() ? run_entry(context, entry, scalars) : PK_E_FORKED;
+    return context->process == getpid() ? run_entry(context, entry, scalars, false) : PK_E_FORKED;
 }
 
 static pk_status check_elements(const pk_value *values, uint32_t count, uint32_t index,
@@ -352,7 +391,7 @@ static pk_status run_micro_batches(pk_context *context, uint32_t entry, pk_scala
         scalars->seed = pk_step_seed(context->seed, scalars->step, i);
         pk_status status = fill(user, i);
         if (status == PK_OK) {
-            status = run_entry(context, entry, scalars);
+            status = run_entry(context, entry, scalars, true);
         }
         double loss = 0.0;
         if (status == PK_OK) {
@@ -379,7 +418,7 @@ static pk_status take_step(pk_context *context, uint32_t entry, float lr, pk_fil
     pk_status status = run_micro_batches(context, entry, &scalars, fill, user, &sum);
     *loss = (float)(sum / (double)context->program->micro_batches);
     if (status == PK_OK && has_apply) {
-        status = run_entry(context, apply, &scalars);
+        status = run_entry(context, apply, &scalars, true);
     }
     if (status != PK_OK) {
         clear_gradient_sums(context);

@@ -195,7 +195,7 @@ def test_too_little_memory(toy_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_another_interface_version(toy_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "ABI_VERSION", 99)
     assert message(toy_path) == (
-        f"[library-abi] {toy_path / 'step.so'} speaks version 2 of the runtime's interface, "
+        f"[library-abi] {toy_path / 'step.so'} speaks version 3 of the runtime's interface, "
         "this pockc speaks 99\n"
         "    fix  compile the model again, or install the pockc that compiled it"
     )

@@ -1,0 +1,181 @@
+"""Joins what was recorded on a machine with what the artifact knows of each call."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from pathlib import Path
+from statistics import fmean, median
+
+import numpy as np
+
+from pockc.artifact import MEMORY, read_details
+from pockc.errors import Problem, UserError
+from pockc.ir import Graph, Literal
+from pockc.ir.parser import parse_graph
+from pockc.plan import COPY_KERNEL, Occupancy, read_occupancy
+from pockc.plan.names import kernel_family
+from pockc.profile.model import Kernel, Machine, PlannedMemory, Profile, Span
+from pockc.profile.recording import RecordedEntry, Recording
+from pockc.runtime.manifest import GRAPH_FILE, NATIVE, STEP_FILE, Manifest
+from pockc.runtime.opening import read_manifest
+from pockc.scheme.report import multiply_adds
+
+TRAIN_STEP = "train_step"
+
+
+def check_native(folder: Path, manifest: Manifest) -> None:
+    """Check that an artifact has kernels of its own.
+
+    Raises:
+        UserError: [no-kernel-times] Another runtime runs it.
+    """
+    if manifest.program != NATIVE:
+        what = (
+            f"{folder} is run by ONNX Runtime ({manifest.program}); "
+            "pockc records kernels of its own runtime only"
+        )
+        fix = (
+            "compile with --backend tvm, or use SessionOptions.enable_profiling of ONNX Runtime"
+        )
+        raise UserError(Problem("no-kernel-times", what, fix=fix))
+
+
+def joined(recording: Recording, folder: Path) -> Profile:
+    """Return the profile of an artifact from what was recorded of it.
+
+    Args:
+        recording: Of this artifact's program; its weights may be others by now.
+        folder: The artifact; it may be for any machine.
+
+    Raises:
+        UserError: [no-kernel-times] Another runtime runs it; [foreign-recording] the recording
+            is of another artifact; or the folder is no artifact.
+    """
+    manifest = read_manifest(folder)
+    check_native(folder, manifest)
+    if manifest.files[STEP_FILE].sha256 != recording.step_sha256:
+        what = f"the recording is of another program than {folder} holds"
+        fix = "give the artifact that was recorded, or record it again"
+        raise UserError(Problem("foreign-recording", what, fix=fix))
+    planned = read_occupancy(read_details(folder)[MEMORY])
+    kernels = tuple(
+        k for e in recording.entries for k in _kernels(e, entry_graph(folder, e.name), planned)
+    )
+    return Profile(
+        artifact=folder.resolve().name,
+        step_sha256=recording.step_sha256,
+        target=manifest.machine.target,
+        backend=manifest.program,
+        batch_rows=manifest.batch_rows,
+        machine=Machine(
+            cpu=recording.cpu,
+            threads=recording.threads,
+            peak_gflops=recording.peak_gflops,
+            peak_gbs=recording.peak_gbs,
+        ),
+        load_ms=recording.load_ms,
+        first_step_ms=recording.first_step_ms,
+        step_ms=recording.step_ms,
+        kernels=kernels,
+        memory=_memory(manifest, planned),
+        rss_before_bytes=recording.rss_before_bytes,
+        rss_peak_bytes=recording.rss_peak_bytes,
+        measuring_bytes=recording.measuring_bytes,
+        busy_ns=recording.busy_ns,
+        spans=tuple(_spans(recording)),
+        span_steps=recording.span_steps,
+    )
+
+
+def entry_graph(folder: Path, name: str) -> Graph:
+    """Return the final graph of an entry, as the artifact's text tells it.
+
+    Raises:
+        UserError: [damaged-file] The text has no such graph.
+    """
+    text = (folder / GRAPH_FILE).read_text(encoding="utf-8")
+    # Large arrays are named by their hash; what a kernel costs does not depend on them.
+    named = dict.fromkeys(re.findall(r'literal \S+ "(\w+)"', text), Literal(np.zeros(1)))
+    for part in re.split(r"(?m)^(?=graph )", text):
+        if part.startswith(f"graph {name} "):
+            return parse_graph(part, named)
+    what = f"{folder / GRAPH_FILE} has no graph of {name}"
+    raise UserError(Problem("damaged-file", what, fix="compile the model again"))
+
+
+def work_of(graph: Graph, symbol: str, name: str) -> tuple[int, int]:
+    """Return the operations of a call, two for each multiply-add, and the bytes it moves.
+
+    Operations are those of products and convolutions. Bytes are operands and result, each once:
+    what a step must move at least if nothing is cached between kernels.
+    """
+    node = graph.node(name)
+    if node is None or symbol == COPY_KERNEL:
+        return 0, 2 * graph.type_of(name).nbytes
+    moved = sum(t.nbytes for t in graph.operand_types(node)) + node.type.nbytes
+    return 2 * multiply_adds(graph, node), moved
+
+
+def _kernels(recorded: RecordedEntry, graph: Graph, planned: Occupancy) -> Iterator[Kernel]:
+    entry = planned.entry(recorded.name)
+    told = () if entry is None else entry.calls
+    if [c.kernel for c in told] != list(recorded.kernels):
+        what = f"the recording of {recorded.name} has other kernels than the artifact"
+        fix = "give the artifact that was recorded, or record it again"
+        raise UserError(Problem("foreign-recording", what, fix=fix))
+    for number, (call, ns) in enumerate(zip(told, recorded.ns, strict=True)):
+        flops, nbytes = work_of(graph, call.kernel, call.node)
+        steps = _by_step(ns, recorded.runs)
+        yield Kernel(
+            entry=recorded.name,
+            call=number,
+            runs=recorded.runs,
+            symbol=call.kernel,
+            family=kernel_family(call.kernel),
+            node=call.node,
+            op=call.op,
+            phase="update" if recorded.name != TRAIN_STEP else call.phase,
+            module=call.module,
+            source=call.source,
+            flops=flops,
+            nbytes=nbytes,
+            ms=median(steps) * 1e-6,
+            min_ms=min(steps) * 1e-6,
+            mean_ms=fmean(steps) * 1e-6,
+        )
+
+
+def _by_step(ns: Sequence[int], runs: int) -> list[int]:
+    """Return the sums of each step's runs."""
+    return [sum(ns[i : i + runs]) for i in range(0, len(ns), runs)]
+
+
+def _memory(manifest: Manifest, planned: Occupancy) -> PlannedMemory | None:
+    step = planned.entry(TRAIN_STEP)
+    if step is None:
+        return None
+    peak = step.peak()
+    amounts = dict.fromkeys(("inputs", "saved_activations", "workspace", "temporaries"), 0)
+    for block in step.alive(peak):
+        amounts[block.category] += block.nbytes
+    state = planned.state
+    ran = 0 < peak <= len(step.calls)
+    return PlannedMemory(
+        parameters=state.nbytes - state.optimizer,
+        optimizer_state=state.optimizer,
+        frozen=state.frozen_nbytes,
+        arena=manifest.memory.get("arena_bytes", step.arena_bytes),
+        peak_call=peak - 1 if ran else -1,
+        peak_node=step.calls[peak - 1].node if ran else "",
+        timeline=tuple(step.timeline()),
+        **amounts,
+    )
+
+
+def _spans(recording: Recording) -> Iterator[Span]:
+    counts = (len(e.kernels) for e in recording.entries)
+    first = list(accumulate(counts, initial=0))
+    for entry, call, thread, begin, end in recording.spans:
+        yield Span(kernel=first[entry] + call, thread=thread, begin_ns=begin, end_ns=end)

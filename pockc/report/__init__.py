@@ -1,0 +1,1 @@
+"""What a person looks at: pictures, graphs for viewers, the report of an artifact."""
