@@ -24,6 +24,8 @@ SEARCH_PLACEMENTS = 60_000
 NO_LIMIT = int(np.iinfo(np.int64).max)
 WORSE_TAKEN = 0.02
 """Share of the changes to a worse arena that the search goes on from."""
+MOST_LOST = 200
+"""Changes after which the search goes back to the best order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,10 @@ class _Problem:
         self.bound = int(self.live.max())
         self.placements = 0
         """Blocks placed so far, in all attempts."""
+
+    def meets(self, block: int) -> np.ndarray:
+        """Return for each block whether it is alive together with a given one."""
+        return (self.start <= self.end[block]) & (self.end >= self.start[block])
 
     def place(
         self,
@@ -169,40 +175,60 @@ def _improve(problem: _Problem, best: _Attempt) -> _Attempt:
     """Change the order around the blocks that reach above the bound, while that helps.
 
     A change that leaves the arena as large as it was is kept: it leads to orders that no
-    single change reaches. So is a worse one now and then.
+    single change reaches. So is a worse one now and then, until the search is lost and goes
+    back to the best order.
     """
     rng = random.Random(0)
-    current, problem.placements = best, 0
+    current, lost = best, 0
+    problem.placements = 0
     while best.top > problem.bound and problem.placements < SEARCH_PLACEMENTS:
         problem.placements += 1  # so that orders without a change come to an end too
+        if lost == MOST_LOST:
+            current, lost = best, 0
         order = _changed(problem, current, rng)
         limit = NO_LIMIT if rng.random() < WORSE_TAKEN else current.top
         attempt = problem.place(order, best_fit=current.best_fit, limit=limit, like=current)
+        lost += 1
         if attempt is None:
             continue
         current = attempt
         if attempt.top < best.top:
-            best = attempt
+            best, lost = attempt, 0
     return best
 
 
 def _changed(problem: _Problem, attempt: _Attempt, rng: random.Random) -> list[int]:
-    """Return an order in which a block that reaches above the bound is placed earlier.
+    """Return an order in which a block that reaches above the bound may come to lie lower.
 
-    It moves itself, or what it meets moves behind it, or any two blocks change places.
+    Either it, or one of those that it stands on, moves forward in the order; or something that
+    it meets moves behind it; or any two blocks change places.
     """
     order = list(attempt.order)
     reach = attempt.offsets[order] + problem.size[order]
     place = int(rng.choice(np.flatnonzero(reach > problem.bound)))
     block, move = order[place], rng.random()
     if move < 0.5:
+        place = order.index(_bearer(problem, attempt, block, rng))
+        end = len(order) if rng.random() < 0.3 else place + 1
+        order.insert(rng.randrange(end), order.pop(place))
+    elif move < 0.75:
         order.insert(rng.randrange(place + 1), order.pop(place))
-    elif move < 0.8 and place > 0:
-        start, end = problem.start[order[:place]], problem.end[order[:place]]
-        meets = (start <= problem.end[block]) & (end >= problem.start[block])
-        if meets.any():
-            order.insert(place, order.pop(int(rng.choice(np.flatnonzero(meets)))))
+    elif move < 0.9 and place > 0:
+        before = order[:place]
+        meets = np.flatnonzero(problem.meets(block)[before])
+        if len(meets):
+            order.insert(place, order.pop(int(rng.choice(meets))))
     else:
         one, other = rng.randrange(len(order)), rng.randrange(len(order))
         order[one], order[other] = order[other], order[one]
     return order
+
+
+def _bearer(problem: _Problem, attempt: _Attempt, block: int, rng: random.Random) -> int:
+    """Return a block, or one that it stands on, or one that this one stands on, and so on."""
+    while True:
+        touches = attempt.offsets + problem.size == attempt.offsets[block]
+        under = np.flatnonzero(touches & problem.meets(block))
+        if not len(under) or rng.random() > 0.6:
+            return block
+        block = int(rng.choice(under))

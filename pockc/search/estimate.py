@@ -1,17 +1,18 @@
 """Costs of thousands of schemes a second, put together from pieces of real plans.
 
-A step's memory over time falls into one piece per block and pass. While block b runs,
-forward or backward, what lives is what the blocks before it keep for their backward passes,
-and the block's own values. Both depend on what is trained of the block and on whether
-anything before it is trained, and hardly on anything else. So every plan that the compiler
-makes is cut into such pieces, which are kept; a scheme whose pieces are all known is a few
-sums and a maximum. For a scheme with an unknown piece the compiler runs, and all its pieces
-are known from then on.
+A step's memory over time falls into one piece per block. While block b runs, forward or
+backward, what lives is what the blocks before it keep for their backward passes, and the
+block's own values. Both depend on what is trained of the block, on whether anything before
+it is trained, and on whether the next block's weight gradients read its result. So every plan
+that the compiler makes is cut into such pieces, which are kept; a scheme whose pieces are all
+known is a few sums and a maximum. For a scheme with an unknown piece the compiler runs, and
+all its pieces are known from then on.
 
-What depends on more than that (a fusion across the border of two blocks) is seen when the
-same piece comes out of two plans with different sizes; the larger one stays, so that the
-estimate rather errs above. The search checks what it returns against a plan of its own in
-any case.
+What a piece depends on is checked wherever the same piece comes out of two plans: if their
+sizes differ, the pieces of that block count as different from then on where the blocks beside
+it are trained differently, and what was known of them is forgotten. What is left is the
+placement in the arena, which takes more than the bytes alive at one time where blocks cannot
+be placed without gaps; the search checks what it returns against a plan of its own.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from dataclasses import dataclass, field
 
 from pockc import driver, plan
 from pockc.frontend.captured import Captured
+from pockc.ir import Graph, Param
 from pockc.ir.phases import forward_end
 from pockc.plan.arena import aligned
 from pockc.plan.liveness import Block, blocks_of
@@ -62,7 +64,7 @@ class Estimator:
         options: The target.
         times: Times of kernels.
         plans: How many plans were made.
-        conflicts: How often a piece had another size than before.
+        conflicts: How often a piece had another size than before, its neighbours being equal.
     """
 
     captured: Captured
@@ -76,6 +78,12 @@ class Estimator:
     _state: dict[object, int] = field(default_factory=dict)
     _recipes: dict[tuple[object, ...], object] = field(default_factory=dict)
     _exact: dict[Genes, Cost] = field(default_factory=dict)
+    _refined: set[tuple[str, int]] = field(default_factory=set)
+    _readers: tuple[frozenset[str], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Find which weights of a block read its input."""
+        self._readers = input_readers(self.captured.train, self.space)
 
     def exact(self, genes: Genes) -> Cost:
         """Return what the compiler itself plans for a scheme, and learn its pieces."""
@@ -96,12 +104,13 @@ class Estimator:
     def composed(self, genes: Genes) -> Cost | None:
         """Return the cost of a scheme out of known pieces, None if one is unknown."""
         arena, ms = 0, 0.0
+        places = list(self._places(genes))
         for entry in self._entries():
             kept, runs = 0, 1
             if entry == "train_step":
                 runs = self.captured.micro_batches
-            for at, context in self._places(genes):
-                piece = self._pieces.get((entry, at, context, None))
+            for at, context in places:
+                piece = self._pieces.get(self._key(entry, at, context, genes))
                 if piece is None:
                     return None
                 arena = max(arena, kept + piece.own_bytes)
@@ -125,14 +134,21 @@ class Estimator:
         # A block's result is kept if the gradient of a weight of the next one reads it.
         choices = self.space.choices(genes)
         reads = [
-            *(u.reads_input(c) for u, c in zip(self.space.units, choices, strict=True)),
+            *(not w.isdisjoint(c.weights) for w, c in zip(self._readers, choices, strict=True)),
             True,
         ]
         yield -1, (first, start)
-        for at, gene in enumerate(genes):
-            if at >= first:
-                yield at, (gene, at == first, reads[at + 1], at > 0 and genes[at - 1])
+        for at in range(first, len(genes)):
+            yield at, (genes[at], at == first, reads[at + 1])
         yield len(genes), first == len(genes)
+
+    def _key(self, entry: str, at: int, context: object, genes: Genes) -> Key:
+        """Return what a piece is known by."""
+        beside = None
+        if (entry, at) in self._refined:
+            near = self.space.first_trained(genes) if at < 0 else at
+            beside = genes[max(0, near - 2) : near + 3]
+        return entry, at, context, beside
 
     def _state_bytes(self, genes: Genes) -> int | None:
         total = self._state.get("fixed")
@@ -158,14 +174,20 @@ class Estimator:
             for at, known in context.items():
                 piece = pieces.get(at, Piece())
                 piece.ms = ms[at]
-                self._keep((entry.name, at, known, None), piece)
+                self._keep(entry.name, at, known, genes, piece)
 
-    def _keep(self, key: Key, piece: Piece) -> None:
-        old = self._pieces.setdefault(key, piece)
-        if (old.own_bytes, old.kept_bytes) != (piece.own_bytes, piece.kept_bytes):
+    def _keep(self, entry: str, at: int, context: object, genes: Genes, piece: Piece) -> None:
+        old = self._pieces.setdefault(self._key(entry, at, context, genes), piece)
+        if (old.own_bytes, old.kept_bytes) == (piece.own_bytes, piece.kept_bytes):
+            return
+        if (entry, at) in self._refined:
             self.conflicts += 1
             old.own_bytes = max(old.own_bytes, piece.own_bytes)
             old.kept_bytes = max(old.kept_bytes, piece.kept_bytes)
+        else:
+            self._pieces = {k: p for k, p in self._pieces.items() if k[:2] != (entry, at)}
+            self._refined.add((entry, at))
+            self._pieces[self._key(entry, at, context, genes)] = piece
 
     def _learn_state(self, genes: Genes, planned: driver.Planned) -> None:
         sizes: dict[object, int] = {"fixed": 0}
@@ -183,6 +205,42 @@ class Estimator:
             key: object = "fixed" if at is None else (at, genes[at])
             sizes[key] += aligned(slot.type.nbytes)
         self._state |= sizes
+
+
+def input_readers(graph: Graph, space: Space) -> tuple[frozenset[str], ...]:
+    """Return for each block the weights that are multiplied with what goes into the block.
+
+    Args:
+        graph: The captured training step.
+        space: The blocks.
+    """
+    turn = forward_end(graph)
+    nodes = graph.nodes[: len(graph.nodes) if turn is None else turn + 1]
+    made = {n.name: n for n in nodes}
+    owner = {
+        n.name: next(
+            (i for i, u in enumerate(space.units) if is_below(n.source.module, u.name)), None
+        )
+        for n in nodes
+        if n.source and n.source.module
+    }
+    params = {i.name: i.role.name for i in graph.inputs if isinstance(i.role, Param)}
+
+    def base(value: str) -> str:
+        while value in made and made[value].op in ("reshape", "permute"):
+            value = made[value].inputs[0]
+        return value
+
+    found: list[set[str]] = [set() for _ in space.units]
+    for node in nodes:
+        at = owner.get(node.name)
+        if at is None:
+            continue
+        operands = [base(i) for i in node.inputs]
+        outside = any(o in made and owner.get(o) != at for o in operands)
+        if outside:
+            found[at] |= {params[o] for o in operands if o in params}
+    return tuple(frozenset(f) for f in found)
 
 
 class _Cut:
@@ -231,7 +289,11 @@ class _Cut:
             if node.name not in forward:
                 backward.add(node.name)
         self.value_place = {v: self._merged(p) for v, p in place.items()}
-        self.places = [self.value_place.get(c.node, -1) for c in self.program.instructions]
+        # What belongs to no block, as a factor of all updates, is made where it is needed.
+        self.places = []
+        for call in self.program.instructions:
+            at = self.value_place.get(call.node, -1)
+            self.places.append(self.places[-1] if at < 0 and self.places else at)
 
     def _merged(self, at: int) -> int:
         """Take all that comes before the first trained block as one."""
@@ -275,12 +337,16 @@ class _Cut:
         if turn is None:
             return {}
         forward = {n.name for n in graph.nodes[: turn + 1]}
-        time = max(
-            (i + 1 for i, c in enumerate(self.program.instructions) if c.node in forward),
-            default=0,
-        )
+        calls = self.program.instructions
+        time = max((i + 1 for i, c in enumerate(calls) if c.node in forward), default=0)
+        # A sum may be written over its operand, which another block made: what is kept is the
+        # sum. So the last one that writes to a place is its owner.
+        writer = {
+            self.program.root[c.result]: at
+            for c, at in zip(calls[:time], self.places, strict=False)
+        }
         return {
-            b: self.value_place.get(str(b.key), -1)
+            b: writer.get(str(b.key), -1)
             for b in blocks
             if b.start < time < b.end and isinstance(b.key, str)
         }
