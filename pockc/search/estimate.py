@@ -8,11 +8,15 @@ that the compiler makes is cut into such pieces, which are kept; a scheme whose 
 known is a few sums and a maximum. For a scheme with an unknown piece the compiler runs, and
 all its pieces are known from then on.
 
-What a piece depends on is checked wherever the same piece comes out of two plans: if their
-sizes differ, the pieces of that block count as different from then on where the blocks beside
-it are trained differently, and what was known of them is forgotten. What is left is the
-placement in the arena, which takes more than the bytes alive at one time where blocks cannot
-be placed without gaps; the search checks what it returns against a plan of its own.
+Where a piece depends on more than that, as where the update of one block's weight runs when
+the next block's backward pass has begun, the same piece comes out of two plans with different
+sizes. Then a range of sizes is known of it, and exact ones only together with what is trained
+of the blocks beside it. A scheme's cost is known if the ends of all ranges give the same
+maximum, which they do where the peak is elsewhere; if not, the compiler runs.
+
+What is left is the placement in the arena, which takes more than the bytes alive at one time
+where blocks cannot be placed without gaps: that is seen in a plan only, and the search makes
+one of whatever it returns.
 """
 
 from __future__ import annotations
@@ -34,8 +38,9 @@ from pockc.search.cost import STEP_ENTRIES, Cost, cost_of
 from pockc.search.kernel_times import KernelTimes
 from pockc.search.space import Genes, Space
 
-Key = tuple[str, int, object, object]
-"""An entry, a place in it (a block, or what lies before or behind all blocks), its context."""
+Key = tuple[str, int, object, Genes | None]
+"""An entry, a place in it (a block, or what lies before or behind all blocks), what it depends
+on, and what is trained of the blocks beside it."""
 
 
 @dataclass(slots=True)
@@ -53,6 +58,34 @@ class Piece:
     ms: float = 0.0
 
 
+@dataclass(slots=True)
+class Range:
+    """The sizes that pieces had which differ in the blocks beside them only."""
+
+    own: tuple[int, int]
+    kept: tuple[int, int]
+    ms: float
+
+    @classmethod
+    def of(cls, piece: Piece) -> Range:
+        """Return the range of one piece."""
+        own, kept = piece.own_bytes, piece.kept_bytes
+        return cls((own, own), (kept, kept), piece.ms)
+
+    def take(self, piece: Piece) -> None:
+        """Widen the range to hold another piece."""
+        self.own = min(self.own[0], piece.own_bytes), max(self.own[1], piece.own_bytes)
+        self.kept = min(self.kept[0], piece.kept_bytes), max(self.kept[1], piece.kept_bytes)
+
+    def widened(self, own: int, kept: int) -> Range:
+        """Return the range with as much added on both sides."""
+        return Range(
+            (self.own[0] - own, self.own[1] + own),
+            (self.kept[0] - kept, self.kept[1] + kept),
+            self.ms,
+        )
+
+
 @dataclass
 class Estimator:
     """Knows the cost of schemes of one model, and learns more where it must.
@@ -64,7 +97,8 @@ class Estimator:
         options: The target.
         times: Times of kernels.
         plans: How many plans were made.
-        conflicts: How often a piece had another size than before, its neighbours being equal.
+        conflicts: How often a piece had another size than before, the blocks beside it being
+            equal.
     """
 
     captured: Captured
@@ -74,11 +108,12 @@ class Estimator:
     times: KernelTimes
     plans: int = 0
     conflicts: int = 0
-    _pieces: dict[Key, Piece] = field(default_factory=dict)
+    _near: dict[Key, Range] = field(default_factory=dict)
+    _wide: dict[Key, Range] = field(default_factory=dict)
+    _spread: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
     _state: dict[object, int] = field(default_factory=dict)
     _recipes: dict[tuple[object, ...], object] = field(default_factory=dict)
     _exact: dict[Genes, Cost] = field(default_factory=dict)
-    _refined: set[tuple[str, int]] = field(default_factory=set)
     _readers: tuple[frozenset[str], ...] = ()
 
     def __post_init__(self) -> None:
@@ -102,23 +137,38 @@ class Estimator:
         return known or self.composed(genes) or self.exact(genes)
 
     def composed(self, genes: Genes) -> Cost | None:
-        """Return the cost of a scheme out of known pieces, None if one is unknown."""
-        arena, ms = 0, 0.0
+        """Return the cost of a scheme out of known pieces, None if they do not tell it."""
+        least, most, ms = 0, 0, 0.0
         places = list(self._places(genes))
         for entry in self._entries():
-            kept, runs = 0, 1
-            if entry == "train_step":
-                runs = self.captured.micro_batches
+            low = high = 0
+            runs = self.captured.micro_batches if entry == "train_step" else 1
             for at, context in places:
-                piece = self._pieces.get(self._key(entry, at, context, genes))
+                piece = self._known(entry, at, context, genes)
                 if piece is None:
                     return None
-                arena = max(arena, kept + piece.own_bytes)
-                kept += piece.kept_bytes
+                least = max(least, low + piece.own[0])
+                most = max(most, high + piece.own[1])
+                low += piece.kept[0]
+                high += piece.kept[1]
                 if entry in STEP_ENTRIES:
                     ms += runs * piece.ms
         state = self._state_bytes(genes)
-        return None if state is None or not self._pieces else Cost(state, arena, ms)
+        return Cost(state, most, ms) if state is not None and least == most else None
+
+    def _known(self, entry: str, at: int, context: object, genes: Genes) -> Range | None:
+        """Return what is known of a piece, None for nothing."""
+        near = self._near.get((entry, at, context, self._beside(at, genes)))
+        if near is not None:
+            return near
+        wide = self._wide.get((entry, at, context, None))
+        spread = self._spread.get((entry, at))
+        return wide.widened(*spread) if wide is not None and spread is not None else wide
+
+    def _beside(self, at: int, genes: Genes) -> Genes:
+        """Return what is trained of the blocks around a place."""
+        middle = self.space.first_trained(genes) if at < 0 else at
+        return genes[max(0, middle - 1) : middle + 2]
 
     def _entries(self) -> tuple[str, ...]:
         names = ("train_step", "evaluate", "predict")
@@ -141,14 +191,6 @@ class Estimator:
         for at in range(first, len(genes)):
             yield at, (genes[at], at == first, reads[at + 1])
         yield len(genes), first == len(genes)
-
-    def _key(self, entry: str, at: int, context: object, genes: Genes) -> Key:
-        """Return what a piece is known by."""
-        beside = None
-        if (entry, at) in self._refined:
-            near = self.space.first_trained(genes) if at < 0 else at
-            beside = genes[max(0, near - 2) : near + 3]
-        return entry, at, context, beside
 
     def _state_bytes(self, genes: Genes) -> int | None:
         total = self._state.get("fixed")
@@ -174,20 +216,20 @@ class Estimator:
             for at, known in context.items():
                 piece = pieces.get(at, Piece())
                 piece.ms = ms[at]
-                self._keep(entry.name, at, known, genes, piece)
+                self._keep((entry.name, at, known), genes, piece)
 
-    def _keep(self, entry: str, at: int, context: object, genes: Genes, piece: Piece) -> None:
-        old = self._pieces.setdefault(self._key(entry, at, context, genes), piece)
-        if (old.own_bytes, old.kept_bytes) == (piece.own_bytes, piece.kept_bytes):
-            return
-        if (entry, at) in self._refined:
-            self.conflicts += 1
-            old.own_bytes = max(old.own_bytes, piece.own_bytes)
-            old.kept_bytes = max(old.kept_bytes, piece.kept_bytes)
-        else:
-            self._pieces = {k: p for k, p in self._pieces.items() if k[:2] != (entry, at)}
-            self._refined.add((entry, at))
-            self._pieces[self._key(entry, at, context, genes)] = piece
+    def _keep(self, place: tuple[str, int, object], genes: Genes, piece: Piece) -> None:
+        entry, at, _ = place
+        near = self._near.setdefault((*place, self._beside(at, genes)), Range.of(piece))
+        known = near.own, near.kept
+        near.take(piece)
+        self.conflicts += (near.own, near.kept) != known
+        wide = self._wide.setdefault((*place, None), Range.of(piece))
+        wide.take(piece)
+        spread = wide.own[1] - wide.own[0], wide.kept[1] - wide.kept[0]
+        if any(spread):
+            old = self._spread.get((entry, at), (0, 0))
+            self._spread[entry, at] = max(old[0], spread[0]), max(old[1], spread[1])
 
     def _learn_state(self, genes: Genes, planned: driver.Planned) -> None:
         sizes: dict[object, int] = {"fixed": 0}
