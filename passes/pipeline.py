@@ -30,6 +30,7 @@ from pockc.passes.fusion_rules import FusionRules
 from pockc.passes.layout_wishes import Order, state_layouts
 from pockc.passes.prune_backward import PruneBackward
 from pockc.passes.recompute import Recompute
+from pockc.passes.recompute_blocks import RecomputeBlocks
 from pockc.passes.reorder import Reorder
 from pockc.passes.reuse_clamped import ReuseClamped
 from pockc.passes.scale_filters import ScaleFilters
@@ -69,6 +70,7 @@ class Choices:
         native: The ops that the backend lowers; None leaves every op as it is.
         rules: What the backend can fuse; None for no fusion.
         form: What the backend wants graphs to be.
+        recomputed: Modules that are computed again in backward.
     """
 
     trainable: frozenset[str]
@@ -80,6 +82,7 @@ class Choices:
     native: frozenset[str] | None = None
     rules: FusionRules | None = field(default_factory=FusionRules)
     form: Form = Form.KERNELS
+    recomputed: tuple[str, ...] = ()
 
 
 def backward_passes(choices: Choices, frozen: FoldFrozen) -> tuple[Pass, ...]:
@@ -135,7 +138,9 @@ def kernel_passes(choices: Choices, layouts: Layouts) -> tuple[Pass, ...]:
         SliceBatch(),  # before layout and fusion: the slices are ordinary nodes to them
         ChooseLayout(layouts),  # before fusion: what is fused must agree in layout
         ShareCommon(),  # two readers may have asked for the same copy
-        # after sharing, which would undo it; before fusion, which makes one kernel of each
+        # after sharing, which would undo it, and before the cheap values of what is kept then
+        *((RecomputeBlocks(choices.recomputed),) if choices.recomputed else ()),
+        # likewise; before fusion, which makes one kernel of each
         *((Recompute(rules),) if rules is not None else ()),
         *((Fuse(rules),) if rules is not None else ()),  # all structure is final from here on
         Reorder(anchors),  # after fusion: a kernel is what is ordered

@@ -19,13 +19,14 @@ from pockc.backends.tvm import targets
 from pockc.frontend.captured import Captured, Recipe
 from pockc.frontend.choices import LOSSES, OPTIMIZERS, option_names
 from pockc.frontend.ranges import input_ranges
+from pockc.errors import Problem, UserError
 from pockc.ir import Graph, OptState, Param, print_graph
 from pockc.passes import pipeline
 from pockc.passes.attach_optimizer import Attachment
 from pockc.passes.base import Keep
 from pockc.plan.product import Product
 from pockc.runtime.manifest import Manifest
-from pockc.scheme import Config, Scheme, load_config, report, resolve
+from pockc.scheme import Config, Scheme, load_config, recomputed_modules, report, resolve
 from pockc.tuning.database import read_database
 
 if TYPE_CHECKING:
@@ -146,8 +147,9 @@ def build(user: UserModel, config: Config, path: Path, options: Options) -> Mani
         UserError: The model, the configuration or the target cannot be used; says why.
     """
     backends.get(options.backend).check(options.target, options.opset)
-    _schedules(options)  # a damaged database is told before anything long runs
-    return build_captured(capture_model(user, config, options), config, path, options)
+    schedules = _schedules(options)  # a damaged database is told before anything long runs
+    captured = capture_model(user, config, options)
+    return _build(captured, config, path, options, schedules)
 
 
 def build_captured(
@@ -158,6 +160,16 @@ def build_captured(
     Raises:
         UserError: The configuration or the target cannot be used; says why.
     """
+    return _build(captured, config, path, options, _schedules(options))
+
+
+def _build(
+    captured: Captured,
+    config: Config,
+    path: Path,
+    options: Options,
+    schedules: Mapping[str, Schedule] | None,
+) -> Manifest:
     backend = backends.get(options.backend)
     options.progress("passes", 0, 1)
     stages: dict[str, Graph] = {}
@@ -170,7 +182,7 @@ def build_captured(
             target=options.target,
             threads=options.threads,
             static=options.static,
-            schedules=_schedules(options),
+            schedules=schedules,
             micro_batches=captured.micro_batches,
             values=captured.values,
             optimizer_name=config.optimizer.name,
@@ -341,7 +353,23 @@ def _choices(
         micro_batches=captured.micro_batches,
         native=backend.native,
         form=backend.form,
+        recomputed=_recomputed(captured, config, backend),
     )
+
+
+def _recomputed(captured: Captured, config: Config, backend: Backend) -> tuple[str, ...]:
+    """Return the modules that backward computes again.
+
+    Raises:
+        UserError: [recompute] A pattern matches no module, or the backend orders its operators
+            itself, and would share what is computed twice.
+    """
+    modules = recomputed_modules(config, captured.modules)
+    if modules and backend.form is not pipeline.Form.KERNELS:
+        what = "recompute needs kernels of our own: other runtimes decide what they keep"
+        fix = "leave it out of the configuration, or compile with --backend tvm"
+        raise UserError(Problem("recompute", what, at=config.place("recompute"), fix=fix))
+    return modules
 
 
 def _full_update(captured: Captured, config: Config, backend: Backend) -> report.Cost:

@@ -35,17 +35,23 @@ def forward_nodes(graph: Graph) -> frozenset[str]:
     return ancestors(graph, [loss.value]) & {n.name for n in graph.nodes}
 
 
+def renewed(graph: Graph) -> list[str]:
+    """Return what the backward pass and the optimizer give.
+
+    A running mean is new state as well, but of the forward pass.
+    """
+    return [
+        o.value for o in graph.outputs if isinstance(o.role, Gradient | Update | StateUpdate)
+    ]
+
+
 def forward_end(graph: Graph) -> int | None:
     """Return the position of the last forward node that the backward pass builds on.
 
     The sum that makes the loss out of its rows is needed by nobody and may run at any time:
     it does not count. None if there is no backward pass.
     """
-    # A running mean is new state as well, but of the forward pass.
-    renewed = [
-        o.value for o in graph.outputs if isinstance(o.role, Gradient | Update | StateUpdate)
-    ]
-    both = forward_nodes(graph) & ancestors(graph, renewed)
+    both = forward_nodes(graph) & ancestors(graph, renewed(graph))
     return max((at for at, n in enumerate(graph.nodes) if n.name in both), default=None)
 
 

@@ -9,7 +9,7 @@ from pockc.scheme.report import (
     savings_data,
     scheme_data,
 )
-from pockc.scheme.resolve import resolve
+from pockc.scheme.resolve import recomputed_modules, resolve
 from pockc.scheme.scheme import Scheme, Trained
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Trained",
     "load_config",
     "measure",
+    "recomputed_modules",
     "resolve",
     "savings",
     "savings_data",

@@ -163,6 +163,8 @@ class Config(_Strict):
         clip_norm: Largest global norm of the gradients.
         accumulate: Into how many micro-batches a batch is split.
         batch_norm: Keep the running statistics as they are, or update them.
+        recompute: Modules, by patterns, of which backward keeps the input and computes the rest
+            again.
     """
 
     optimizer: Optimizer = Optimizer(name="adamw", lr=1e-3, weight_decay=0.01)
@@ -172,6 +174,7 @@ class Config(_Strict):
     clip_norm: Number | None = Field(None, gt=0)
     accumulate: Count = 1
     batch_norm: OneOf["frozen", "update"] = "frozen"
+    recompute: tuple[str, ...] = ()
     _origin: Origin = PrivateAttr(default=Origin("arguments"))
 
     def place(self, *path: str | int) -> str:

@@ -88,6 +88,31 @@ def _of_preset(
     }
 
 
+def recomputed_modules(config: Config, modules: Sequence[ModuleFacts]) -> tuple[str, ...]:
+    """Return the modules that a configuration wants computed again, in the model's order.
+
+    Of a module and one in it that both match, only the outer one counts.
+
+    Raises:
+        UserError: [recompute] A pattern matches no module.
+    """
+    known = [m.name for m in modules if m.name]
+    matched = [n for n in known if any(fnmatchcase(n, p) for p in config.recompute)]
+    problems = [
+        Problem(
+            "recompute",
+            f"no module matches '{pattern}'",
+            config.place("recompute", number),
+            fix=f"choose from: {_list(_by_likeness(pattern, known))}",
+        )
+        for number, pattern in enumerate(config.recompute)
+        if not any(fnmatchcase(n, pattern) for n in known)
+    ]
+    if problems:
+        raise UserError(*problems)
+    return tuple(n for n in matched if not any(n.startswith(f"{m}.") for m in matched))
+
+
 def _names(parameters: Parameters, aliases: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     """Return all names of each parameter."""
     others: dict[str, list[str]] = {p: [p] for p in parameters}
@@ -137,6 +162,10 @@ def _rule_problems(
 def _nearest(pattern: str, parameters: Parameters) -> list[str]:
     """Return all names that a pattern could mean, modules too, the nearest first."""
     known = dict.fromkeys(p for name in parameters for p in reversed(list(_parts(name))))
+    return _by_likeness(pattern, known)
+
+
+def _by_likeness(pattern: str, known: Iterable[str]) -> list[str]:
     plain = pattern.rstrip("*").rstrip(".")
 
     def distance(name: str) -> float:

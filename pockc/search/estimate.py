@@ -1,17 +1,22 @@
 """Costs of thousands of schemes a second, put together from pieces of real plans.
 
-A step's memory over time falls into one piece per block and pass. While block b runs,
-forward or backward, what lives is what the blocks before it keep for their backward passes,
-and the block's own values. Both depend on what is trained of the block and on whether
-anything before it is trained, and hardly on anything else. So every plan that the compiler
-makes is cut into such pieces, which are kept; a scheme whose pieces are all known is a few
-sums and a maximum. For a scheme with an unknown piece the compiler runs, and all its pieces
-are known from then on.
+A step's memory over time falls into one piece per block. While block b runs, forward or
+backward, what lives is what the blocks before it keep for their backward passes, and the
+block's own values. Both depend on what is trained of the block, on whether anything before
+it is trained, and on whether the next block's weight gradients read its result. So every plan
+that the compiler makes is cut into such pieces, which are kept; a scheme whose pieces are all
+known is a few sums and a maximum. For a scheme with an unknown piece the compiler runs, and
+all its pieces are known from then on.
 
-What depends on more than that (a fusion across the border of two blocks) is seen when the
-same piece comes out of two plans with different sizes; the larger one stays, so that the
-estimate rather errs above. The search checks what it returns against a plan of its own in
-any case.
+Where a piece depends on more than that, as where the update of one block's weight runs when
+the next block's backward pass has begun, the same piece comes out of two plans with different
+sizes. Then a range of sizes is known of it, and exact ones only together with what is trained
+of the blocks beside it. A scheme's cost is known if the ends of all ranges give the same
+maximum, which they do where the peak is elsewhere; if not, the compiler runs.
+
+What is left is the placement in the arena, which takes more than the bytes alive at one time
+where blocks cannot be placed without gaps: that is seen in a plan only, and the search makes
+one of whatever it returns.
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ from dataclasses import dataclass, field
 
 from pockc import driver, plan
 from pockc.frontend.captured import Captured
+from pockc.ir import Graph, Param
 from pockc.ir.phases import forward_end
 from pockc.plan.arena import aligned
 from pockc.plan.liveness import Block, blocks_of
@@ -32,8 +38,9 @@ from pockc.search.cost import STEP_ENTRIES, Cost, cost_of
 from pockc.search.kernel_times import KernelTimes
 from pockc.search.space import Genes, Space
 
-Key = tuple[str, int, object, object]
-"""An entry, a place in it (a block, or what lies before or behind all blocks), its context."""
+Key = tuple[str, int, object, Genes | None]
+"""An entry, a place in it (a block, or what lies before or behind all blocks), what it depends
+on, and what is trained of the blocks beside it."""
 
 
 @dataclass(slots=True)
@@ -51,6 +58,34 @@ class Piece:
     ms: float = 0.0
 
 
+@dataclass(slots=True)
+class Range:
+    """The sizes that pieces had which differ in the blocks beside them only."""
+
+    own: tuple[int, int]
+    kept: tuple[int, int]
+    ms: float
+
+    @classmethod
+    def of(cls, piece: Piece) -> Range:
+        """Return the range of one piece."""
+        own, kept = piece.own_bytes, piece.kept_bytes
+        return cls((own, own), (kept, kept), piece.ms)
+
+    def take(self, piece: Piece) -> None:
+        """Widen the range to hold another piece."""
+        self.own = min(self.own[0], piece.own_bytes), max(self.own[1], piece.own_bytes)
+        self.kept = min(self.kept[0], piece.kept_bytes), max(self.kept[1], piece.kept_bytes)
+
+    def widened(self, own: int, kept: int) -> Range:
+        """Return the range with as much added on both sides."""
+        return Range(
+            (self.own[0] - own, self.own[1] + own),
+            (self.kept[0] - kept, self.kept[1] + kept),
+            self.ms,
+        )
+
+
 @dataclass
 class Estimator:
     """Knows the cost of schemes of one model, and learns more where it must.
@@ -62,7 +97,8 @@ class Estimator:
         options: The target.
         times: Times of kernels.
         plans: How many plans were made.
-        conflicts: How often a piece had another size than before.
+        conflicts: How often a piece had another size than before, the blocks beside it being
+            equal.
     """
 
     captured: Captured
@@ -72,11 +108,18 @@ class Estimator:
     times: KernelTimes
     plans: int = 0
     conflicts: int = 0
-    _pieces: dict[Key, Piece] = field(default_factory=dict)
     _largest: dict[tuple[object, ...], Piece] = field(default_factory=dict)
+    _near: dict[Key, Range] = field(default_factory=dict)
+    _wide: dict[Key, Range] = field(default_factory=dict)
+    _spread: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
     _state: dict[object, int] = field(default_factory=dict)
     _recipes: dict[tuple[object, ...], object] = field(default_factory=dict)
     _exact: dict[Genes, Cost] = field(default_factory=dict)
+    _readers: tuple[frozenset[str], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Find which weights of a block read its input."""
+        self._readers = input_readers(self.captured.train, self.space)
 
     def exact(self, genes: Genes) -> Cost:
         """Return what the compiler itself plans for a scheme, and learn its pieces."""
@@ -99,30 +142,47 @@ class Estimator:
         return known or self.composed(genes) or self.exact(genes)
 
     def composed(self, genes: Genes, *, near: bool = False) -> Cost | None:
-        """Return the cost of a scheme out of known pieces, None if one is unknown.
+        """Return the cost of a scheme out of known pieces, None if they do not tell it.
 
         Args:
             genes: The scheme.
             near: Take the largest known piece of a block beside other choices where none is
-                known beside these.
+                known beside these, and the larger cost where pieces leave a choice.
         """
-        arena, ms = 0, 0.0
+        least, most, ms = 0, 0, 0.0
+        places = list(self._places(genes))
         for entry in self._entries():
-            kept, runs = 0, 1
-            if entry == "train_step":
-                runs = self.captured.micro_batches
-            for at, context in self._places(genes):
-                piece = self._pieces.get((entry, at, context, None))
+            low = high = 0
+            runs = self.captured.micro_batches if entry == "train_step" else 1
+            for at, context in places:
+                piece = self._known(entry, at, context, genes)
                 if piece is None and near:
                     piece = self._nearest(entry, at, context)
                 if piece is None:
                     return None
-                arena = max(arena, kept + piece.own_bytes)
-                kept += piece.kept_bytes
+                least = max(least, low + piece.own[0])
+                most = max(most, high + piece.own[1])
+                low += piece.kept[0]
+                high += piece.kept[1]
                 if entry in STEP_ENTRIES:
                     ms += runs * piece.ms
         state = self._state_bytes(genes)
-        return None if state is None or not self._pieces else Cost(state, arena, ms)
+        told = near or least == most
+        return Cost(state, most, ms) if state is not None and told else None
+
+    def _known(self, entry: str, at: int, context: object, genes: Genes) -> Range | None:
+        """Return what is known of a piece, None for nothing."""
+        near = self._near.get((entry, at, context, self._beside(at, genes)))
+        if near is not None:
+            return near
+        wide = self._wide.get((entry, at, context, None))
+        spread = self._spread.get((entry, at))
+        return wide.widened(*spread) if wide is not None and spread is not None else wide
+
+    def _beside(self, at: int, genes: Genes) -> Genes:
+        """Return what is trained of the blocks around a place."""
+        middle = self.space.first_trained(genes) if at < 0 else at
+        return genes[max(0, middle - 1) : middle + 2]
 
     def _entries(self) -> tuple[str, ...]:
         names = ("train_step", "evaluate", "predict")
@@ -138,13 +198,12 @@ class Estimator:
         # A block's result is kept if the gradient of a weight of the next one reads it.
         choices = self.space.choices(genes)
         reads = [
-            *(u.reads_input(c) for u, c in zip(self.space.units, choices, strict=True)),
+            *(not w.isdisjoint(c.weights) for w, c in zip(self._readers, choices, strict=True)),
             True,
         ]
         yield -1, (first, start)
-        for at, gene in enumerate(genes):
-            if at >= first:
-                yield at, (gene, at == first, reads[at + 1], at > 0 and genes[at - 1])
+        for at in range(first, len(genes)):
+            yield at, (genes[at], at == first, reads[at + 1])
         yield len(genes), first == len(genes)
 
     def _state_bytes(self, genes: Genes) -> int | None:
@@ -171,25 +230,31 @@ class Estimator:
             for at, known in context.items():
                 piece = pieces.get(at, Piece())
                 piece.ms = ms[at]
-                self._keep((entry.name, at, known, None), piece)
+                self._keep((entry.name, at, known), genes, piece)
 
-    def _nearest(self, entry: str, at: int, context: object) -> Piece | None:
+    def _nearest(self, entry: str, at: int, context: object) -> Range | None:
         for key in _kin(entry, at, context):
             if key in self._largest:
-                return self._largest[key]
+                return Range.of(self._largest[key])
         return None
 
-    def _keep(self, key: Key, piece: Piece) -> None:
-        for kin in _kin(*key[:3]):
+    def _keep(self, place: tuple[str, int, object], genes: Genes, piece: Piece) -> None:
+        entry, at, context = place
+        for kin in _kin(entry, at, context):
             largest = self._largest.setdefault(kin, Piece())
             largest.own_bytes = max(largest.own_bytes, piece.own_bytes)
             largest.kept_bytes = max(largest.kept_bytes, piece.kept_bytes)
             largest.ms = max(largest.ms, piece.ms)
-        old = self._pieces.setdefault(key, piece)
-        if (old.own_bytes, old.kept_bytes) != (piece.own_bytes, piece.kept_bytes):
-            self.conflicts += 1
-            old.own_bytes = max(old.own_bytes, piece.own_bytes)
-            old.kept_bytes = max(old.kept_bytes, piece.kept_bytes)
+        near = self._near.setdefault((*place, self._beside(at, genes)), Range.of(piece))
+        known = near.own, near.kept
+        near.take(piece)
+        self.conflicts += (near.own, near.kept) != known
+        wide = self._wide.setdefault((*place, None), Range.of(piece))
+        wide.take(piece)
+        spread = wide.own[1] - wide.own[0], wide.kept[1] - wide.kept[0]
+        if any(spread):
+            old = self._spread.get((entry, at), (0, 0))
+            self._spread[entry, at] = max(old[0], spread[0]), max(old[1], spread[1])
 
     def _learn_state(self, genes: Genes, planned: driver.Planned) -> None:
         sizes: dict[object, int] = {"fixed": 0}
@@ -218,6 +283,42 @@ def _kin(entry: str, at: int, context: object) -> tuple[tuple[object, ...], ...]
     if not isinstance(context, tuple):
         return ((entry, at),)
     return ((entry, at, *context[:2]), (entry, at, context[0]))
+
+
+def input_readers(graph: Graph, space: Space) -> tuple[frozenset[str], ...]:
+    """Return for each block the weights that are multiplied with what goes into the block.
+
+    Args:
+        graph: The captured training step.
+        space: The blocks.
+    """
+    turn = forward_end(graph)
+    nodes = graph.nodes[: len(graph.nodes) if turn is None else turn + 1]
+    made = {n.name: n for n in nodes}
+    owner = {
+        n.name: next(
+            (i for i, u in enumerate(space.units) if is_below(n.source.module, u.name)), None
+        )
+        for n in nodes
+        if n.source and n.source.module
+    }
+    params = {i.name: i.role.name for i in graph.inputs if isinstance(i.role, Param)}
+
+    def base(value: str) -> str:
+        while value in made and made[value].op in ("reshape", "permute"):
+            value = made[value].inputs[0]
+        return value
+
+    found: list[set[str]] = [set() for _ in space.units]
+    for node in nodes:
+        at = owner.get(node.name)
+        if at is None:
+            continue
+        operands = [base(i) for i in node.inputs]
+        outside = any(o in made and owner.get(o) != at for o in operands)
+        if outside:
+            found[at] |= {params[o] for o in operands if o in params}
+    return tuple(frozenset(f) for f in found)
 
 
 class _Cut:
@@ -266,7 +367,11 @@ class _Cut:
             if node.name not in forward:
                 backward.add(node.name)
         self.value_place = {v: self._merged(p) for v, p in place.items()}
-        self.places = [self.value_place.get(c.node, -1) for c in self.program.instructions]
+        # What belongs to no block, as a factor of all updates, is made where it is needed.
+        self.places = []
+        for call in self.program.instructions:
+            at = self.value_place.get(call.node, -1)
+            self.places.append(self.places[-1] if at < 0 and self.places else at)
 
     def _merged(self, at: int) -> int:
         """Take all that comes before the first trained block as one."""
@@ -310,12 +415,16 @@ class _Cut:
         if turn is None:
             return {}
         forward = {n.name for n in graph.nodes[: turn + 1]}
-        time = max(
-            (i + 1 for i, c in enumerate(self.program.instructions) if c.node in forward),
-            default=0,
-        )
+        calls = self.program.instructions
+        time = max((i + 1 for i, c in enumerate(calls) if c.node in forward), default=0)
+        # A sum may be written over its operand, which another block made: what is kept is the
+        # sum. So the last one that writes to a place is its owner.
+        writer = {
+            self.program.root[c.result]: at
+            for c, at in zip(calls[:time], self.places, strict=False)
+        }
         return {
-            b: self.value_place.get(str(b.key), -1)
+            b: writer.get(str(b.key), -1)
             for b in blocks
             if b.start < time < b.end and isinstance(b.key, str)
         }

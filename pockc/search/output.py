@@ -13,8 +13,8 @@ from pockc.scheme import Config
 def config_text(config: Config, comments: Sequence[str] = ()) -> str:
     """Return a configuration as `pockc compile --sparse-update` reads it, one rule a line."""
     data: dict[str, Any] = config.model_dump(exclude_none=True, exclude={"update"})
-    if not data.get("clip_norm"):
-        data.pop("clip_norm", None)
+    if not config.recompute:
+        del data["recompute"]
     lines = [f"# {c}" for c in comments]
     lines += [f"{k}: {_flow(v)}" for k, v in data.items()]
     if config.update is not None:

@@ -46,18 +46,12 @@ class Unit:
         biases: Its biases.
         weights: Its matrices and filters, in the order of their use.
         menu: What can be chosen; the first one trains nothing.
-        leading: The matrices that have as many input channels as the first one.
     """
 
     name: str
     biases: tuple[str, ...]
     weights: tuple[str, ...]
     menu: tuple[Choice, ...]
-    leading: frozenset[str] = frozenset()
-
-    def reads_input(self, choice: Choice) -> bool:
-        """Whether the gradient of a weight that is trained may read the block's input."""
-        return not self.leading.isdisjoint(choice.weights)
 
 
 @dataclass(frozen=True)
@@ -162,9 +156,7 @@ def make_space(
     for name, members in zip(structure.block_names, structure.blocks, strict=True):
         biases = tuple(p for p in members if parameters[p].kind == "bias")
         weights = tuple(p.name for p in matrices(parameters, members))
-        width = {w: parameters[w].type.shape[1] for w in weights}
-        leading = frozenset(w for w in weights if width[w] == width[weights[0]])
-        units.append(Unit(name, biases, weights, _menu(biases, weights, ratios), leading))
+        units.append(Unit(name, biases, weights, _menu(biases, weights, ratios)))
     return Space(tuple(units), structure.head, head_lr_scale)
 
 
