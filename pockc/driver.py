@@ -16,10 +16,10 @@ from pockc.backends import native, tvm
 from pockc.backends.base import Backend, Job, Kernel
 from pockc.backends.schedule import Schedule
 from pockc.backends.tvm import targets
+from pockc.errors import Problem, UserError
 from pockc.frontend.captured import Captured, Recipe
 from pockc.frontend.choices import LOSSES, OPTIMIZERS, option_names
 from pockc.frontend.ranges import input_ranges
-from pockc.errors import Problem, UserError
 from pockc.ir import Graph, OptState, Param, print_graph
 from pockc.passes import pipeline
 from pockc.passes.attach_optimizer import Attachment
