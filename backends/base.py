@@ -36,7 +36,7 @@ Progress = Callable[[int, int], None]
 """Called as `progress(done, total)` while kernels are compiled."""
 
 
-def _quiet(stage: str, done: int, total: int) -> None:
+def quiet(stage: str, done: int, total: int) -> None:
     """Show no progress."""
 
 
@@ -106,7 +106,7 @@ class Job:
     optimizer_options: Mapping[str, Any] = field(default_factory=dict)
     trained: Mapping[str, Trained] = field(default_factory=dict)
     opset: int | None = None
-    progress: Callable[[str, int, int], None] = field(default=_quiet, compare=False)
+    progress: Callable[[str, int, int], None] = field(default=quiet, compare=False)
 
 
 class Backend(Protocol):

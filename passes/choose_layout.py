@@ -253,6 +253,11 @@ def _put(c: _Chooser, node: Node) -> Node:
     return _typed(node, (node.inputs[0], c.ordered(node.inputs[1], order)), order)
 
 
+def _index_add(c: _Chooser, node: Node) -> Node:
+    order = c.order(node.inputs[0])
+    return _typed(node, node.inputs, order)
+
+
 def _as_it_is(_c: _Chooser, node: Node) -> Node:
     return node
 
@@ -278,6 +283,7 @@ _RULES: Mapping[str, _ChooserRule] = {
     "take": _take,
     "concat": _concat,
     "put": _put,
+    "index_add": _index_add,
     "relayout": _as_it_is,
 }
 

@@ -52,16 +52,12 @@ def kept_values(graph: Graph, rules: FusionRules) -> tuple[frozenset[str], froze
     not larger than such a reduction, as the standard deviation of each row.
     """
     chooser = _Chooser(graph, rules)
-    for node in graph.nodes:
-        chooser.visit(node)
     return frozenset(chooser.kept), frozenset(chooser.statistics)
 
 
 def kept_expressions(graph: Graph, rules: FusionRules) -> dict[str, Expression]:
     """Return, for each node's value that is kept in memory, what computing it again takes."""
     chooser = _Chooser(graph, rules)
-    for node in graph.nodes:
-        chooser.visit(node)
     return {n: e for n, e in chooser.whole.items() if n in chooser.kept}
 
 
@@ -83,6 +79,8 @@ def row_bytes(graph: Graph, node: Node) -> int:
 
 
 class _Chooser:
+    """Decides for every node of a graph, in their order."""
+
     def __init__(self, graph: Graph, rules: FusionRules) -> None:
         self.graph = graph
         self.rules = rules
@@ -96,8 +94,10 @@ class _Chooser:
             self.products.append(self.products[-1] + heavy)
         self.made: dict[str, Expression] = {i.name: _KEPT for i in graph.inputs}
         self.whole: dict[str, Expression] = {}
+        for node in graph.nodes:
+            self._visit(node)
 
-    def visit(self, node: Node) -> None:
+    def _visit(self, node: Node) -> None:
         expression = self._expression(node)
         if expression.rows and (
             self._is_row(node)

@@ -137,7 +137,7 @@ def may_overwrite(graph: Graph, node: Node, operand: str, *, anchors: bool = Fal
     if node.inputs.count(operand) != 1 or graph.type_of(operand) != node.type:
         return False
     index = node.inputs.index(operand)
-    if node.op == "put":
+    if node.op in ("put", "index_add"):
         return index == 0
     if node.op != "fused":
         return ops.get(node.op).kind is OpKind.ELEMENTWISE

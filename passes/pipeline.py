@@ -16,6 +16,7 @@ import numpy as np
 
 from pockc.ir import BufferUpdate, Graph, Param
 from pockc.passes.accumulate_gradients import AccumulateGradients, apply_update_graph
+from pockc.passes.add_rows import AddRows
 from pockc.passes.attach_optimizer import Attachment, AttachOptimizer
 from pockc.passes.base import Pass, run_passes
 from pockc.passes.canonicalize import Canonicalize
@@ -133,6 +134,7 @@ def kernel_passes(choices: Choices, layouts: Layouts) -> tuple[Pass, ...]:
     return (
         # before layout: what is decomposed needs layouts too
         *((Decompose(choices.native),) if choices.native is not None else ()),
+        AddRows(),  # of the operators: another runtime would add rows of one place one by one
         SliceBatch(),  # before layout and fusion: the slices are ordinary nodes to them
         ChooseLayout(layouts),  # before fusion: what is fused must agree in layout
         ShareCommon(),  # two readers may have asked for the same copy

@@ -234,15 +234,16 @@ class _Forward(_Scales):
         if affine is None:
             self.append(node)
             return
-        least = (affine.scale is not None) + (affine.shift is not None)
-        if affine.sweeps <= least or self._middle_is_read(old):
+        if self._middle_is_read(old):
             self.append(node)
-            if self._middle_is_read(old):
-                return
-        else:
+            return
+        least = (affine.scale is not None) + (affine.shift is not None)
+        if affine.sweeps > least:
             log.debug("scale_filters: %%%s ends %d sweeps", node.name, affine.sweeps)
             affine = replace(affine, sweeps=least)
             self._write(node, affine)
+        else:
+            self.append(node)
         self.affine[node.name] = affine
 
     def _middle_is_read(self, node: Node) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 
 from pockc import __version__, artifact, backends, plan, runtime
 from pockc.backends import native, tvm
-from pockc.backends.base import Backend, Job, Kernel
+from pockc.backends.base import Backend, Job, Kernel, quiet
 from pockc.backends.schedule import Schedule
 from pockc.backends.tvm import targets
 from pockc.errors import Problem, UserError
@@ -35,10 +35,6 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 """Called as `progress(stage, done, total)`; a stage begins at 0 and ends at its total."""
-
-
-def _quiet(stage: str, done: int, total: int) -> None:
-    """Show no progress."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +59,7 @@ class Options:
     static: bool = False
     opset: int | None = None
     dump_passes: Path | None = None
-    progress: Progress = field(default=_quiet, compare=False)
+    progress: Progress = field(default=quiet, compare=False)
     tuning_db: Path | None = None
 
 
@@ -82,7 +78,7 @@ def compile(  # noqa: PLR0913, PLR0917 the public entry; all but two arguments h
     opset: int | None = None,
     dump_passes: str | Path | None = None,
     tuning_db: str | Path | None = None,
-    progress: Progress = _quiet,
+    progress: Progress = quiet,
 ) -> runtime.Artifact:
     """Compile one training step of a model, and return it ready to run.
 

@@ -76,10 +76,11 @@ def test_the_inner_loop_multiplies_and_adds_in_one_and_keeps_its_sums(
     assert whole
     assert not any(loop.count(STACK) for loop in whole)
     # Most operands are in registers: half an instruction more for each multiply-add, and one
-    # where there are 16 registers.
+    # where there are 16 registers. Those of armv7 hold 4 numbers, so it moves more of them.
     widest = max(loops, key=Loop.vector_registers)
     others = len(widest.instructions) - widest.count(FUSED)
-    assert others <= widest.count(FUSED) * (1.4 if registers == 16 else 0.8), str(widest)
+    allowed = 1.4 if target == "armv7" else 1.3 if registers == 16 else 0.8
+    assert others <= widest.count(FUSED) * allowed, str(widest)
 
 
 def test_a_tile_that_is_too_large_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from pockc.backends.base import Kernel
 from pockc.backends.tvm import BACKEND
 from pockc.errors import UserError
 from pockc.ir.attrs import Attrs
-from pockc.ir.types import f32
+from pockc.ir.types import DType, TensorType, f32
 from tests.backends.native import Case, Library, case
 from tests.backends.test_tvm_fused import BODIES, fused_case
 
@@ -182,6 +182,22 @@ def test_put_in_place_writes_only_its_rows(tmp_path: Path) -> None:
     want = x.copy()
     want[[4, 1]] = v
     np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("inplace", [{}, {"inplace": 0}])
+def test_many_small_rows_for_one_place_are_not_lost(
+    inplace: dict[str, int], tmp_path: Path
+) -> None:
+    # One by one they would each vanish beside 1.
+    x, dy = np.ones((300, 20), np.float32), np.full((4000, 20), 2.0**-25, np.float32)
+    index = np.full(4000, 7, np.int64)
+    index[1000:2000] = 299
+    types = (f32(300, 20), f32(4000, 20), TensorType((4000,), DType.I64))
+    c = case("index_add", f32(300, 20), types, (x, dy, index), Attrs(inplace))
+    want = x.copy()
+    want[7] += np.float32(3000 * 2.0**-25)
+    want[299] += np.float32(1000 * 2.0**-25)
+    np.testing.assert_array_equal(Library([c], tmp_path).run(0, c), want)
 
 
 def test_a_missing_tvm_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

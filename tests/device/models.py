@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,13 @@ from tests.zoo import need, stand_in_for_torchvision
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 STEPS = 3
+WHOLE_RATE = 1e-3
+"""The learning rate of `mobilenet_whole`."""
 
 
 @dataclass(frozen=True)
 class DeviceModel:
-    """A model, what is trained of it, and three batches.
+    """A model, what is trained of it, and a batch for each step.
 
     Attributes:
         model: The module.
@@ -87,7 +89,7 @@ def minilm() -> DeviceModel:
 
 
 def mobilenet() -> DeviceModel:
-    """MobileNetV2 with 2 x 64 x 64 pixels, its last four blocks trained."""
+    """MobileNetV2 with 2 x 64 x 64 pixels, the last four blocks trained."""
     need("timm", "pip install --no-deps timm torchvision==0.28.0; pip install pillow")
     stand_in_for_torchvision()
     timm = importlib.import_module("timm")
@@ -105,6 +107,14 @@ def mobilenet() -> DeviceModel:
     # Through all of it, gradients of random weights are so steep that rounding decides.
     update = {"optimizer": {"name": "sgd", "lr": 1e-4, "momentum": 0.9}, "preset": "last:4"}
     return DeviceModel(model.eval(), "cross_entropy", update, batches, rows)
+
+
+def mobilenet_whole() -> DeviceModel:
+    """One step of everything in it."""
+    part = mobilenet()
+    one = {name: batch[: part.rows] for name, batch in part.batches.items()}
+    update = {"optimizer": {"name": "sgd", "lr": WHOLE_RATE}}
+    return replace(part, sparse_update=update, batches=one)
 
 
 def decoder() -> DeviceModel:
@@ -127,5 +137,6 @@ def decoder() -> DeviceModel:
 MODELS: dict[str, Callable[[], DeviceModel]] = {
     "minilm": minilm,
     "mobilenet": mobilenet,
+    "mobilenet_whole": mobilenet_whole,
     "decoder": decoder,
 }

@@ -184,11 +184,16 @@ def test_the_graph_after_every_pass(name: str, golden: Golden, tmp_path: Path) -
     pipeline.compile_entries(graphs(name), choices(name, "last", "sgd"), tmp_path)
     dumps = sorted((tmp_path / "train_step").iterdir())
     assert dumps[0].name == "00_input.pock"
+    seen: Counter[str] = Counter()
     for path in dumps[1:]:
+        made_by = path.stem.partition("_")[2]
+        seen[made_by] += 1
         # Before pruning the graphs are large, and one net shows what happens there.
-        if name != "mlp" and path.name < "04":
+        if name != "mlp" and not seen["PruneBackward"]:
             continue
-        golden.check(without_numbers(path.read_text()), f"{name}/{path.name}")
+        # Not the pass's number in the list: a new pass would rename what it leaves alone.
+        again = f"_{seen[made_by]}" if seen[made_by] > 1 else ""
+        golden.check(without_numbers(path.read_text()), f"{name}/{made_by}{again}.pock")
 
 
 @pytest.mark.parametrize("name", NETS)

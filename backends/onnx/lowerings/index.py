@@ -30,25 +30,36 @@ def _take(b: Builder, node: Node) -> str:
 
 @LOWER("take_grad")
 def _take_grad(b: Builder, node: Node) -> str:
-    axis, size = node.attrs["axis"], node.attrs["size"]
-    dy, index = b.types(node)
+    return _scattered(b, node, 0, node.attrs["axis"])
+
+
+@LOWER("index_add")
+def _index_add(b: Builder, node: Node) -> str:
+    # Not scattered into the operand: each of many small rows for one place could be lost.
+    return b.op("Add", b.operands(node)[0], _scattered(b, node, 1, 0))
+
+
+def _scattered(b: Builder, node: Node, operand: int, axis: int) -> str:
+    """Return zeros, with the rows of an operand added where the operand behind it says."""
+    dy, index = b.types(node)[operand : operand + 2]
     # Rows first: one row of the index names one row of the gradient.
     count = index.size
     before, after = dy.shape[:axis], dy.shape[axis + index.rank :]
-    rows = b.reshape(b.operands(node)[0], (*before, count, *after))
+    rows = b.reshape(b.operands(node)[operand], (*before, count, *after))
     front = (axis, *(d for d in range(len(before) + 1 + len(after)) if d != axis))
     rows = b.transpose(rows, front)
-    places = b.reshape(_wide(b, node), (count, 1))
-    empty = _zeros(b, (size, *before, *after), node.type.dtype)
+    places = b.reshape(_wide(b, node, operand + 1), (count, 1))
+    empty = _zeros(b, (node.type.shape[axis], *before, *after), node.type.dtype)
     total = b.op("ScatterND", empty, places, rows, reduction="add")
     return b.transpose(total, tuple(int(d) for d in np.argsort(front)))
 
 
-def _wide(b: Builder, node: Node) -> str:
-    """Return the index, operand 1, as 64-bit integers, which scattering wants."""
-    if b.types(node)[1].dtype is DType.I64:
-        return b.operands(node)[1]
-    return b.op("Cast", b.operands(node)[1], to=TensorProto.INT64)
+def _wide(b: Builder, node: Node, operand: int) -> str:
+    """Return an index operand as 64-bit integers, which scattering wants."""
+    name = b.operands(node)[operand]
+    if b.types(node)[operand].dtype is DType.I64:
+        return name
+    return b.op("Cast", name, to=TensorProto.INT64)
 
 
 @LOWER("take_along")

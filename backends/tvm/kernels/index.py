@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from tvm import tirx
 
@@ -104,21 +105,80 @@ def _take_grad(b: Builder, node: Node, operands: Sequence[Source], sink: Sink) -
     work = dy.type.size
     with b.parts(size, node.type.size + work) as (_, first, count):
         _clear(b, total, axis, first, count)
-        with loops(b, [(0, n) for n in idx.type.shape]) as at:
-            scope = b.scope()
-            row = b.code.bind(tirx.Cast(b.code.index_dtype, idx.at(scope, at)))
-            with (
-                b.code.when(tirx.And(row >= first, row < first + count)),
-                loops(b, [(0, n) for n in before]) as left,
-            ):
+        with (
+            _rows_between(b, idx, first, count) as (at, row),
+            loops(b, [(0, n) for n in before]) as left,
+        ):
 
-                def add(inner: Scope, right: Index) -> None:
-                    there = (*left, row, *right)
-                    value = total.at(inner, there) + dy.at(inner, (*left, *at, *right))
-                    b.code.emit(total.memory.store(_where(inner, total, there), value))
+            def add(s: Scope, right: Index) -> None:
+                there = (*left, row, *right)
+                _set(s, total, there, total.at(s, there) + dy.at(s, (*left, *at, *right)))
+
+            _each(b, after, add)
+    _hand_over(b, total, sink)
+
+
+@lower("index_add")
+def _index_add(b: Builder, node: Node, operands: Sequence[Source], sink: Sink) -> None:
+    """Copy, unless the result is the first operand's memory; then add rows.
+
+    Each part owns some rows of the result. Rows of dy for the same place are first added up
+    at the first of them, so that many small ones are not lost one by one.
+    """
+    x, dy, idx = operands
+    code, size, after = b.code, x.type.shape[0], x.type.shape[1:]
+    total = _sum_buffer(b, node, sink)
+    if node.attrs.get("inplace") is None:
+        b.injective(x.type, 1, lambda s, at: _set(s, total, at, x.at(s, at)))
+    flat = TensorType((max(1, idx.type.size), *after), node.type.dtype)
+    sums = b.stage(flat)
+    # For each row of the result the place in `sums` where it is added up, from 1; 0: nowhere.
+    place = b.workspace(size, DType.I32)
+    with b.parts(size, 3 * dy.type.size + size) as (_, first, count):
+        with code.loop(count) as i:
+            code.emit(place.store(first + i, number(0, DType.I32)))
+        with _rows_between(b, idx, first, count) as (at, row):
+            own = code.bind(_number_of(at, idx.type.shape))
+            known = code.bind(place.load(row))
+            with code.when(known == 0):
+                code.emit(place.store(row, tirx.Cast("int32", own + 1)))
+                _each(b, after, lambda s, r: _set(s, sums, (own, *r), dy.at(s, (*at, *r))))
+            with code.when(known != 0):
+
+                def gather(s: Scope, r: Index) -> None:
+                    there = (tirx.Cast(code.index_dtype, known - 1), *r)
+                    _set(s, sums, there, sums.at(s, there) + dy.at(s, (*at, *r)))
+
+                _each(b, after, gather)
+        with _rows_between(b, idx, first, count) as (at, row):
+            own = code.bind(_number_of(at, idx.type.shape))
+            with code.when(place.load(row) == tirx.Cast("int32", own + 1)):
+
+                def add(s: Scope, r: Index) -> None:
+                    there = (row, *r)
+                    _set(s, total, there, total.at(s, there) + sums.at(s, (own, *r)))
 
                 _each(b, after, add)
     _hand_over(b, total, sink)
+
+
+@contextmanager
+def _rows_between(
+    b: Builder, idx: Source, first: Expr, count: Expr
+) -> Iterator[tuple[Index, Expr]]:
+    """Run over an index; yields where in it, and the row it names, if that is in a range."""
+    with loops(b, [(0, n) for n in idx.type.shape]) as at:
+        row = b.code.bind(tirx.Cast(b.code.index_dtype, idx.at(b.scope(), at)))
+        with b.code.when(tirx.And(row >= first, row < first + count)):
+            yield at, row
+
+
+def _number_of(at: Sequence[Expr], shape: Sequence[int]) -> Expr:
+    """Return the number of an element in row-major order."""
+    found: Expr = 0
+    for i, n in zip(at, shape, strict=True):
+        found = found * n + i
+    return found
 
 
 @lower("take_along_grad")
@@ -135,8 +195,7 @@ def _take_along_grad(b: Builder, node: Node, operands: Sequence[Source], sink: S
             with b.code.when(tirx.And(row >= first, row < first + count)):
                 inner = b.scope()
                 there = (*at[:axis], row, *at[axis + 1 :])
-                value = total.at(inner, there) + dy.at(inner, at)
-                b.code.emit(total.memory.store(_where(inner, total, there), value))
+                _set(inner, total, there, total.at(inner, there) + dy.at(inner, at))
     _hand_over(b, total, sink)
 
 
@@ -158,8 +217,7 @@ def _clear(b: Builder, total: Stored, axis: int, first: Expr, count: Expr) -> No
     with loops(b, ranges) as left:
 
         def zero(scope: Scope, right: Index) -> None:
-            where = _where(scope, total, (*left, *right))
-            b.code.emit(total.memory.store(where, number(0, total.type.dtype)))
+            _set(scope, total, (*left, *right), number(0, total.type.dtype))
 
         _each(b, shape[axis + 1 :], zero)
 
@@ -172,6 +230,10 @@ def _each(b: Builder, shape: Sequence[int], body: Callable[[Scope, Index], None]
     *outer, n = shape
     with loops(b, [(0, m) for m in outer]) as left:
         b.vector(n, b.lanes(DType.F32), lambda s, i: body(s, (*left, i)), b.scope())
+
+
+def _set(scope: Scope, target: Stored, index: Index, value: Expr) -> None:
+    scope.code.emit(target.memory.store(_where(scope, target, index), value))
 
 
 def _where(scope: Scope, target: Stored, index: Index) -> Expr:
