@@ -106,9 +106,10 @@ class Asked:
 
 
 def run_plan(asked: Asked, *, fit: bool, output: Path | None) -> None:
-    """Print what a scheme costs; with `fit`, choose micro-batches that meet the budget."""
+    """Print what a scheme costs; with `fit`, choose how to run it within the budget."""
     from pockc import driver
     from pockc.search.cost import cost_of
+    from pockc.search.fit import description
     from pockc.search.fit import fit as fitted
     from pockc.search.kernel_times import KernelTimes
     from pockc.search.output import config_text
@@ -132,10 +133,9 @@ def run_plan(asked: Asked, *, fit: bool, output: Path | None) -> None:
             times,
             budget.memory_bytes,
         )
-        for parts, cost in chosen.tried.items():
-            say(
-                f"accumulate {parts:<4} {size(cost.memory_bytes)}, {milliseconds(cost.step_ms)}"
-            )
+        for tried, cost in chosen.tried:
+            taken = f"{size(cost.memory_bytes)}, {milliseconds(cost.step_ms)}"
+            say(f"{description(tried):<36} {taken}")
         config, cost = chosen.config, chosen.cost
         if output is not None:
             output.write_text(config_text(config), encoding="utf-8")

@@ -83,7 +83,8 @@ class _Problem:
 
     def meets(self, block: int) -> np.ndarray:
         """Return for each block whether it is alive together with a given one."""
-        return (self.start <= self.end[block]) & (self.end >= self.start[block])
+        met: np.ndarray = (self.start <= self.end[block]) & (self.end >= self.start[block])
+        return met
 
     def place(
         self,

@@ -368,7 +368,7 @@ class _Cut:
                 backward.add(node.name)
         self.value_place = {v: self._merged(p) for v, p in place.items()}
         # What belongs to no block, as a factor of all updates, is made where it is needed.
-        self.places = []
+        self.places: list[int] = []
         for call in self.program.instructions:
             at = self.value_place.get(call.node, -1)
             self.places.append(self.places[-1] if at < 0 and self.places else at)

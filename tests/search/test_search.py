@@ -64,7 +64,9 @@ def test_estimates_of_unseen_schemes_are_near_their_plans() -> None:
             assert estimated.state_bytes == planned.state_bytes
             errors.append(abs(estimated.memory_bytes / planned.memory_bytes - 1))
     assert len(errors) >= 3
-    assert max(errors) < 0.15
+    # What is left are arenas that cannot be filled without gaps.
+    assert sum(e == 0 for e in errors) >= 0.8 * len(errors)
+    assert max(errors) < 0.05
 
 
 def test_a_learned_scheme_is_composed_without_a_plan() -> None:
@@ -150,8 +152,12 @@ def test_results_are_kept_one_by_one_and_other_settings_are_refused(tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_micro_batches_that_fit_make_the_same_update(tmp_path: Path) -> None:
+def test_micro_batches_that_fit_make_the_same_update(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     user, session = session_of("resnet", rows=8)
+    # Without blocks that keep anything, micro-batches are all that there is.
+    monkeypatch.setattr("pockc.search.fit._Fitting._cheapest_first", lambda *_: [])
     base = session.base
     whole = cost_of(driver.plan_captured(session.captured, base, OPTIONS), session.times)
     wanted = int(whole.memory_bytes * 0.95)
@@ -159,6 +165,7 @@ def test_micro_batches_that_fit_make_the_same_update(tmp_path: Path) -> None:
         lambda c: driver.capture_model(user, c, OPTIONS), base, OPTIONS, session.times, wanted
     )
     assert found.config.accumulate > 1
+    assert not found.config.recompute
     assert found.cost.memory_bytes <= wanted
     losses, states = [], []
     batch = [t.numpy() for t in nets.batches("resnet", 8, 1)[0]]
