@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pockc.cli import device, inspecting, viewing
+from pockc.cli import device, inspecting, profiling, viewing
 from pockc.cli.console import say, show, show_error
 from pockc.cli.options import (
     ArtifactArg,
@@ -32,7 +32,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (device.deploy, device.fetch, device.bench, device.runtime, viewing.show):
+for command in (
+    device.deploy,
+    device.fetch,
+    device.bench,
+    device.runtime,
+    viewing.show,
+    profiling.profile,
+):
     app.command()(command)
 
 
