@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pockc.cli import device, inspecting, viewing
+from pockc.cli import device, inspecting, profiling, viewing
 from pockc.cli.console import say, show, show_error
 from pockc.cli.options import (
     ArtifactArg,
@@ -34,7 +34,7 @@ app = typer.Typer(
 
 for command in (
     *(device.deploy, device.fetch, device.bench, device.runtime),
-    *(viewing.show, viewing.report),
+    *(viewing.show, viewing.report, profiling.profile),
 ):
     app.command()(command)
 

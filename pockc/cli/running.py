@@ -26,15 +26,24 @@ def run_here(folder: Path, verb: str, *words: str) -> None:
     Raises:
         UserError: The artifact is for another machine, or has no such program; [run] it failed.
     """
+    done = subprocess.run([str(program_here(folder)), verb, str(folder), *words], check=False)
+    if done.returncode != 0:
+        what = f"{COMMAND} {verb} ended with status {done.returncode}"
+        raise UserError(Problem("run", what, fix="what it said is above"))
+
+
+def program_here(folder: Path) -> Path:
+    """Return the artifact's own `pock-run`, for this machine.
+
+    Raises:
+        UserError: [artifact-target] It is for another machine; [no-program].
+    """
     check_machine(folder, read_manifest(folder).machine)
     program = (folder / COMMAND).resolve()
     if not program.is_file():
         what = f"{folder} has no {COMMAND}"
         raise UserError(Problem("no-program", what, fix="compile the model again"))
-    done = subprocess.run([str(program), verb, str(folder), *words], check=False)
-    if done.returncode != 0:
-        what = f"{COMMAND} {verb} ended with status {done.returncode}"
-        raise UserError(Problem("run", what, fix="what it said is above"))
+    return program
 
 
 def run_there(
