@@ -132,7 +132,8 @@ proxylessnas:49kb|74kb|98kb|120kb|148kb, resnet50
     fix  choose from: frozen, update
 [config-key] unknown key 'lose'; did you mean loss?
     at   config.yaml:2: lose
-    fix  choose from: optimizer, loss, preset, update, clip_norm, accumulate, batch_norm, recompute"""
+    fix  choose from: optimizer, loss, preset, update, clip_norm, accumulate, \
+batch_norm, recompute"""
     )
 
 
