@@ -21,10 +21,7 @@ class OnnxBackend:
     @property
     def native(self) -> frozenset[str]:
         """The ops it has a lowering for."""
-        need_onnx(self.name)
-        from pockc.backends.onnx.lowerings import LOWERINGS
-
-        return LOWERINGS.names
+        return lowered_ops(self.name)
 
     @property
     def form(self) -> Form:
@@ -44,6 +41,14 @@ class OnnxBackend:
         from pockc.backends.onnx.emit import emit
 
         return emit(graphs, job)
+
+
+def lowered_ops(backend: str) -> frozenset[str]:
+    """Return the ops that have a lowering to ONNX, for a backend that writes it."""
+    need_onnx(backend)
+    from pockc.backends.onnx.lowerings import LOWERINGS
+
+    return LOWERINGS.names
 
 
 def need_onnx(backend: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pockc.backends.base import Job
-from pockc.backends.onnx import check_target, need_onnx
+from pockc.backends.onnx import check_target, lowered_ops, need_onnx
 from pockc.errors import Problem, UserError
 from pockc.ir.graph import Graph
 from pockc.passes.pipeline import Form
@@ -30,10 +30,7 @@ class OrtTrainingBackend:
     @property
     def native(self) -> frozenset[str]:
         """The ops it has a lowering for: those of the backend `onnx`."""
-        need_onnx(self.name)
-        from pockc.backends.onnx.lowerings import LOWERINGS
-
-        return LOWERINGS.names
+        return lowered_ops(self.name)
 
     @property
     def form(self) -> Form:

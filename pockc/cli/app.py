@@ -445,7 +445,7 @@ def train(  # noqa: PLR0913, PLR0917  one parameter per option
     from pockc.cli.deploying import There
     from pockc.cli.remote_training import train_there
 
-    raise typer.Exit(train_there(request, There.of(on, port, ssh_option)))
+    raise typer.Exit(train_there(request, There.of(on, port, ssh_option, provider)))
 
 
 @app.command("eval")
@@ -470,7 +470,7 @@ def eval_(  # noqa: PLR0913, PLR0917  one parameter per option
         from pockc.cli.running import run_there
 
         words = [] if threads is None else ["--threads", str(threads)]
-        run_there(artifact, There.of(on, port, ssh_option), "eval", words, data)
+        run_there(artifact, There.of(on, port, ssh_option, provider), "eval", words, data)
         return
     from pockc.cli.data import read_data
     from pockc.cli.text import figures

@@ -36,8 +36,23 @@ class There:
     ssh: SshOptions
 
     @classmethod
-    def of(cls, text: str, port: int | None, options: list[str] | None) -> There:
-        """Return what the options of a command line say."""
+    def of(
+        cls,
+        text: str,
+        port: int | None,
+        options: list[str] | None,
+        providers: list[str] | None = None,
+    ) -> There:
+        """Return what the options of a command line say.
+
+        Raises:
+            UserError: [provider-there] Providers are chosen, which no run there has.
+        """
+        if providers:
+            what = (
+                f"--provider {providers[0]} is for ONNX Runtime here; --on runs pock-run there"
+            )
+            raise UserError(Problem("provider-there", what, fix="leave out one of them"))
         return cls(parse_place(text), SshOptions(port, tuple(options or ())))
 
     @property

@@ -230,3 +230,12 @@ def test_data_that_is_not_here_is_told_before_anything_is_sent(
         status, out, err = command(verb, "net.pock", *words)
         assert (status, out) == (1, "")
         assert err == "[data-file] there is no file none.npz\n    fix  check the path\n"
+
+
+@pytest.mark.usefixtures("work")
+@pytest.mark.parametrize("verb", ["train", "eval"])
+def test_providers_are_refused_there(verb: str, machine: Machine, command: Command) -> None:
+    options = ("--on", machine.destination, *machine.words, "--provider", "cuda")
+    status, _, err = command(verb, "net.pock", "--data", "train.npz", *options)
+    assert status != 0
+    assert "[provider-there] --provider cuda is for ONNX Runtime here" in err
