@@ -30,7 +30,7 @@ from pockc.ir.verify import Invariant, no_dead_nodes, views_only
 from pockc.ops import OpKind
 from pockc.passes.base import log
 from pockc.passes.fusion_choice import kept_values, row_axes, row_bytes
-from pockc.passes.fusion_rules import FusionRules
+from pockc.passes.fusion_rules import CONTRACTIONS, FusionRules
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +284,10 @@ def _fused(graph: Graph, group: _Group) -> Node:
     inner = Graph("fused", tuple(inputs), tuple(body), outputs)
     operands = tuple(v for v in names if v not in group.members)
     log.debug("fuse: %%%s of %s", root.name, ", ".join(n.op for n in order))
-    return Node(root.name, "fused", operands, Attrs({"body": inner}), root.type, root.source)
+    # The product is what takes the time: errors and profiles name its line.
+    products = (n.source for n in order if n.op in CONTRACTIONS and n.source is not None)
+    source = next(products, root.source)
+    return Node(root.name, "fused", operands, Attrs({"body": inner}), root.type, source)
 
 
 def _in_order(members: Mapping[str, Node]) -> list[Node]:
