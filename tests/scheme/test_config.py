@@ -130,7 +130,7 @@ batch_norm: frosen
     fix  choose from: frozen, update
 [config-key] unknown key 'lose'; did you mean loss?
     at   config.yaml:2: lose
-    fix  choose from: optimizer, loss, preset, update, clip_norm, accumulate, batch_norm, recompute"""
+    fix  choose from: optimizer, loss, preset, update, clip_norm, accumulate, batch_norm, recompute"""  # noqa: E501
     )
 
 
