@@ -195,7 +195,7 @@ def test_the_command_writes_json_csv_and_a_trace(
         assert line in out
     found = read_profile(files["json"])
     assert len(found.step_ms) == 3
-    rows = list(csv.DictReader(files["csv"].open()))
+    rows = list(csv.DictReader(files["csv"].read_text().splitlines()))
     assert len(rows) == len(found.kernels)
     times = [float(r["ms"]) for r in rows]
     assert times == sorted(times, reverse=True)
