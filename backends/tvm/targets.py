@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from pockc.errors import Problem, UserError
+from pockc.runtime.opening import cpu_features
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +154,7 @@ def _host() -> Target:
 
     triple = str(get_global_func("tvm.codegen.llvm.GetDefaultTargetTriple")())
     mcpu = str(get_global_func("tvm.codegen.llvm.GetHostCPUName")())
-    flags = _cpu_flags()
+    flags = cpu_features()
     features: tuple[str, ...] = ()
     if triple.startswith(("aarch64", "arm64")):
         vector, registers = 4, 32
@@ -202,19 +203,8 @@ def required_features(target: Target) -> tuple[str, ...]:
     needed = (there for ours, there in _REPORTED[target.arch].items() if ours in has)
     if target.name != "host":
         return tuple(needed)
-    present = _cpu_flags()
+    present = cpu_features()
     return tuple(n for n in needed if n in present)
-
-
-def _cpu_flags() -> frozenset[str]:
-    """Return the features that the kernel reports for the first core."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return frozenset()
-    lines = (line.partition(":") for line in text.splitlines())
-    found = next((v for k, _, v in lines if k.strip() in ("flags", "Features")), "")
-    return frozenset(found.split())
 
 
 def _cache_bytes(level: int, default: int) -> int:

@@ -60,7 +60,7 @@ def test_what_a_processor_must_have_is_what_its_code_may_use() -> None:
 
 
 def test_this_machine_needs_no_more_than_it_shows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(targets, "_cpu_flags", lambda: frozenset({"fma", "avx2", "smep"}))
+    monkeypatch.setattr(targets, "cpu_features", lambda: frozenset({"fma", "avx2", "smep"}))
     host = targets.get("host")
     if host.arch == "x86_64":
         assert targets.required_features(host) == ("avx2", "fma")

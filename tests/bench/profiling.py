@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.table import Table
 
 from pockc import ops
 from pockc.cli.console import table
-from pockc.ir import DType, Graph, Literal, Node, TensorType
-from pockc.ir.parser import parse_graph
+from pockc.ir import DType, Graph, Node, TensorType
 from pockc.ops import OpKind
+from pockc.plan import COPY_KERNEL
+from pockc.profile.join import entry_graph, work_of
 from pockc.runtime.artifact import Artifact
-from pockc.scheme.report import multiply_adds
+from pockc.runtime.timing import step_times
 from tests.bench.machine import Peak
 
-ENTRY, GRAPH_FILE = "train_step", "graph.txt"
-_HOOK = ctypes.CFUNCTYPE(
-    None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_uint64
-)
+ENTRY = "train_step"
 
 
 @dataclass(frozen=True)
@@ -64,55 +59,25 @@ class Line:
         return self.nbytes / self.ms * 1e-6 if self.ms else 0.0
 
 
-def entry_graph(artifact: Artifact, name: str = ENTRY) -> Graph:
-    """Return the final graph of an entry, as the artifact's text tells it."""
-    text = (artifact.path / GRAPH_FILE).read_text(encoding="utf-8")
-    # Large arrays are named by their hash; what a kernel costs does not depend on them.
-    named = dict.fromkeys(re.findall(r'literal \S+ "(\w+)"', text), Literal(np.zeros(1)))
-    for part in re.split(r"(?m)^(?=graph )", text):
-        if part.startswith("graph "):
-            graph = parse_graph(part, named)
-            if graph.name == name:
-                return graph
-    raise ValueError(f"{artifact.path} has no graph of {name}")
-
-
 def profile(artifact: Artifact, batch: Sequence[object], steps: int) -> list[Line]:
     """Run some steps and return one line per kernel call, in order."""
+    times = step_times(artifact, batch, steps)[ENTRY]
+    graph = entry_graph(artifact.path, ENTRY)
     library: Any = artifact._library
-    entry = library.entries[ENTRY]
-    times: list[list[int]] = [[] for _ in range(entry.steps)]
-
-    def record(_: int | None, entry_index: int, step: int, begin_ns: int, end_ns: int) -> None:
-        if entry_index == entry.index:
-            times[step].append(end_ns - begin_ns)
-
-    artifact.train_step(*batch)
-    hook = _HOOK(record)
-    set_hook = library._dll.pk_set_step_hook
-    set_hook.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
-    set_hook(library._context, ctypes.cast(hook, ctypes.c_void_p), None)
-    try:
-        for _ in range(steps):
-            artifact.train_step(*batch)
-    finally:
-        set_hook(library._context, None, None)
-    graph = entry_graph(artifact)
-    calls = library.steps(entry)
+    calls = library.steps(library.entries[ENTRY])
     return [
-        _line(graph, kernel, node, float(np.median(taken)) * 1e-6)
-        for (kernel, node), taken in zip(calls, times, strict=True)
+        _line(graph, kernel, node, ms) for (kernel, node), ms in zip(calls, times, strict=True)
     ]
 
 
 def _line(graph: Graph, symbol: str, name: str, ms: float) -> Line:
     node = graph.node(name)
-    if node is None or symbol == "pk_copy":
-        size = graph.type_of(name).nbytes
-        return Line(symbol, name, f"copy {graph.type_of(name)}", "copy", 1, ms, 0, 2 * size)
-    moved = sum(t.nbytes for t in graph.operand_types(node)) + node.type.nbytes
-    what, family = _what(graph, node)
-    return Line(symbol, name, what, family, 1, ms, 2 * multiply_adds(graph, node), moved)
+    flops, nbytes = work_of(graph, symbol, name)
+    if node is None or symbol == COPY_KERNEL:
+        what, family = f"copy {graph.type_of(name)}", "copy"
+    else:
+        what, family = _what(graph, node)
+    return Line(symbol, name, what, family, 1, ms, flops, nbytes)
 
 
 def _what(graph: Graph, node: Node) -> tuple[str, str]:

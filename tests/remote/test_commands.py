@@ -20,6 +20,7 @@ from torch import nn
 
 import pockc
 from pockc.cli.app import run
+from pockc.profile import read_profile
 from tests.remote.conftest import Machine
 
 pytestmark = [pytest.mark.needs_torch, pytest.mark.needs_tvm]
@@ -154,6 +155,16 @@ def test_steps_are_timed_here(command: Command) -> None:
     status, out, err = command("bench", "net.pock", "--steps", 4, "--threads", 1)
     assert (status, err) == (0, "")
     assert re.match(r"step     median .* \(4 steps, 1 threads\)\n", out)
+
+
+@pytest.mark.usefixtures("work")
+def test_steps_are_profiled_there(machine: Machine, command: Command) -> None:
+    words = ("--steps", 3, "--json", "p.json", "--on", machine.destination, *machine.words)
+    status, out, err = command("profile", "net.pock", *words)
+    assert (status, err) == (0, "")
+    assert "step, median" in out
+    assert len(read_profile(Path("p.json")).step_ms) == 3
+    assert not list(machine.home.glob("*.json"))
 
 
 def test_trained_weights_are_fetched(work: Path, machine: Machine, command: Command) -> None:

@@ -354,6 +354,52 @@ static void check_hook(void)
     pk_close(context);
 }
 
+/* Training steps are recorded, in order and with their threads; other entries are not. */
+static void check_recording(uint32_t threads)
+{
+    enum { ROOM = 64 };
+    static pk_call calls[ROOM];
+    static pk_share shares[ROOM * 4];
+    pk_recording recording = {calls, shares, ROOM, 0};
+    const pk_recording nowhere = {NULL, NULL, ROOM, 0};
+    pk_context *context = opened(threads);
+    pk_entry_info info;
+    uint32_t entry = 0;
+    float loss = 0.0f;
+    const pk_scalars scalars = {0.0f, 0, 1, 0};
+    CHECK(pk_record(NULL, &recording) == PK_E_ARGUMENT);
+    CHECK(pk_record(context, (pk_recording *)&nowhere) == PK_E_ARGUMENT);
+    CHECK(pk_record(context, &recording) == PK_OK);
+    CHECK(pk_entry_find(context, "evaluate", &entry) == PK_OK);
+    CHECK(pk_run(context, entry, &scalars, batch, NULL) == PK_OK && recording.count == 0);
+    CHECK(pk_train_step(context, 0.1f, batch, &loss) == PK_OK);
+    CHECK(pk_entry_find(context, "train_step", &entry) == PK_OK);
+    CHECK(pk_entry_at(context, entry, &info) == PK_OK);
+    CHECK(recording.count >= (uint64_t)info.steps * pk_micro_batches(context));
+    for (uint64_t i = 0; i < recording.count; i++) {
+        uint64_t busy = 0;
+        CHECK(calls[i].begin_ns > 0 && calls[i].end_ns >= calls[i].begin_ns);
+        CHECK(i == 0 || calls[i].begin_ns >= calls[i - 1].end_ns);
+        CHECK(calls[i].entry != entry || calls[i].step == i % info.steps);
+        for (uint32_t t = 0; t < threads; t++) {
+            const pk_share *share = &shares[i * threads + t];
+            CHECK(share->busy_ns <= share->end_ns - share->begin_ns);
+            CHECK(share->end_ns == 0 || (share->begin_ns >= calls[i].begin_ns &&
+                                         share->end_ns <= calls[i].end_ns));
+            busy += share->end_ns;
+        }
+        CHECK(busy > 0);
+    }
+    /* Where there is no room nothing is written, and the step is taken all the same. */
+    const uint64_t whole = recording.count;
+    recording.capacity = whole + 1u;
+    CHECK(pk_train_step(context, 0.1f, batch, &loss) == PK_OK && recording.count == whole + 1u);
+    CHECK(pk_record(context, NULL) == PK_OK);
+    recording.count = 0;
+    CHECK(pk_train_step(context, 0.1f, batch, &loss) == PK_OK && recording.count == 0);
+    pk_close(context);
+}
+
 static void check_seeds(void)
 {
     CHECK(pk_step_seed(0, 1, 0) == pk_step_seed(0, 1, 0));
@@ -439,6 +485,8 @@ int main(void)
         check_contexts_are_independent();
         check_run_arguments();
         check_hook();
+        check_recording(1);
+        check_recording(3);
     }
     check_placed();
     check_failing_kernel();
