@@ -160,7 +160,8 @@ def report(
         typer.Option(
             "--profile",
             metavar="PROFILE.json",
-            help="Of `profile --json`, for times: for this artifact, then for the other one.",
+            help="Times: of `pockc profile --json` or `pock-run bench --profile`; for this "
+            "artifact, then for the other one.",
         ),
     ] = None,
     pictures: Annotated[
@@ -179,7 +180,9 @@ def report(
     Examples:
         pockc report model.pock -o report.html
 
-        pockc report model.pock --profile profile.json
+        model.pock/pock-run bench model.pock --profile times.json
+
+        pockc report model.pock --profile times.json
 
         pockc report sparse.pock --compare full.pock --pictures pictures
     """
@@ -211,20 +214,37 @@ def _profiles(given: Sequence[Path], artifacts: Sequence[Path]) -> list[Profile 
     Raises:
         UserError: [profile-of-another] One was made of another program; [profile-file].
     """
-    from pockc.profile import read_profile
-    from pockc.runtime.manifest import STEP_FILE
-    from pockc.runtime.opening import read_manifest
-
     if len(given) > len(artifacts):
         what = f"{len(given)} profiles are given for {len(artifacts)} artifacts"
         raise UserError(Problem("profile-of-another", what, fix="give one for each"))
     found: list[Profile | None] = []
     for file, artifact in zip(given, artifacts, strict=False):
-        profile = read_profile(file)
-        step = read_manifest(artifact).files.get(STEP_FILE)
-        if step is None or step.sha256 != profile.step_sha256:
-            what = f"{file} is a profile of another program than {artifact}"
-            fix = f"make it again: pockc profile {artifact} --json {file}"
-            raise UserError(Problem("profile-of-another", what, fix=fix))
-        found.append(profile)
+        found.append(_profile(file, artifact))
     return found + [None] * (len(artifacts) - len(found))
+
+
+def _profile(file: Path, artifact: Path) -> Profile:
+    """Return the profile in a file, or what a device recorded joined with the artifact."""
+    from pockc.profile import joined, read_profile, read_recording
+    from pockc.profile.recording import FORMAT
+    from pockc.runtime.manifest import STEP_FILE
+    from pockc.runtime.opening import read_manifest
+
+    if is_of_format(file, FORMAT):
+        return joined(read_recording(file), artifact)
+    profile = read_profile(file)
+    step = read_manifest(artifact).files.get(STEP_FILE)
+    if step is None or step.sha256 != profile.step_sha256:
+        what = f"{file} is a profile of another program than {artifact}"
+        fix = f"make it again: pockc profile {artifact} --json {file}"
+        raise UserError(Problem("profile-of-another", what, fix=fix))
+    return profile
+
+
+def is_of_format(file: Path, name: str) -> bool:
+    """Return whether a file is JSON whose field `format` has a value; other files are not."""
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(data, dict) and data.get("format") == name

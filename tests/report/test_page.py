@@ -17,7 +17,7 @@ from pockc.report.report import Reported, report_html
 from pockc.report.subject import read_subject
 from pockc.report.times import by_module
 from tests.programs import need_program
-from tests.report.profiles import measured
+from tests.report.profiles import measured, recorded
 
 pytestmark = [pytest.mark.needs_torch, pytest.mark.needs_tvm]
 
@@ -167,6 +167,13 @@ def test_a_profile_of_another_program_is_refused(
     words = ["report", str(folder / "full.pock"), "--profile", str(folder / "sparse.json")]
     assert run(words) == 1
     assert "[profile-of-another]" in capsys.readouterr().err
+
+
+def test_what_a_device_recorded_is_a_profile_too(folder: Path, tmp_path: Path) -> None:
+    file = recorded(folder / "full.pock", tmp_path / "times.json")
+    words = ["report", folder / "full.pock", "--profile", file, "-o", tmp_path / "r.html"]
+    assert run([*map(str, words)]) == 0
+    assert "Roofline" in (tmp_path / "r.html").read_text(encoding="utf-8")
 
 
 def test_pictures_of_time_are_files(
