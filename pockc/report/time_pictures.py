@@ -20,7 +20,8 @@ NAMED = 5
 def roofline_figure(name: str, profile: Profile) -> tuple[Figure, dict[str, str]]:
     """Draw what each kernel reaches over its operations per byte (Williams et al., CACM 2009).
 
-    The area of a point is its time. Kernels that do no arithmetic have no place.
+    The area of a point is its time. Kernels without products or convolutions have no place: their operations are not counted. A
+    point above the slope reads from caches, which are faster than the memory that was measured.
 
     Returns:
         The picture, and what to show over each point by its gid.
@@ -58,7 +59,7 @@ def roofline_figure(name: str, profile: Profile) -> tuple[Figure, dict[str, str]
         spent = sum(k.ms for k in left_out) / max(sum(k.ms for k in profile.kernels), 1e-12)
         if left_out:
             part = f"{100 * spent:.0f} % of the time"
-            text = f"not shown: {len(left_out)} calls without arithmetic, {part}"
+            text = f"not shown: {len(left_out)} calls without products, {part}"
             axes.annotate(
                 text, (1, 0.015), xycoords="axes fraction", ha="right", fontsize=8, color=FAINT
             )
