@@ -110,6 +110,7 @@ class Estimator:
     conflicts: int = 0
     _near: dict[Key, Range] = field(default_factory=dict)
     _wide: dict[Key, Range] = field(default_factory=dict)
+    _largest: dict[tuple[object, ...], Range] = field(default_factory=dict)
     _spread: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
     _state: dict[object, int] = field(default_factory=dict)
     _recipes: dict[tuple[object, ...], object] = field(default_factory=dict)
@@ -131,13 +132,23 @@ class Estimator:
             self._learn(genes, planned)
         return self._exact[genes]
 
+    def is_exact(self, genes: Genes) -> bool:
+        """Whether a scheme was planned."""
+        return genes in self._exact
+
     def cost(self, genes: Genes) -> Cost:
         """Return the cost of a scheme: from pieces if all are known, else from a plan."""
         known = self._exact.get(genes)
         return known or self.composed(genes) or self.exact(genes)
 
-    def composed(self, genes: Genes) -> Cost | None:
-        """Return the cost of a scheme out of known pieces, None if they do not tell it."""
+    def composed(self, genes: Genes, *, near: bool = False) -> Cost | None:
+        """Return the cost of a scheme out of known pieces, None if they do not tell it.
+
+        Args:
+            genes: The scheme.
+            near: Be content with an estimate: the largest pieces that are known of the same
+                choice, where none is known beside these choices, and the upper ends of ranges.
+        """
         least, most, ms = 0, 0, 0.0
         places = list(self._places(genes))
         for entry in self._entries():
@@ -145,6 +156,8 @@ class Estimator:
             runs = self.captured.micro_batches if entry == "train_step" else 1
             for at, context in places:
                 piece = self._known(entry, at, context, genes)
+                if piece is None and near:
+                    piece = self._nearest(entry, at, context)
                 if piece is None:
                     return None
                 least = max(least, low + piece.own[0])
@@ -154,7 +167,8 @@ class Estimator:
                 if entry in STEP_ENTRIES:
                     ms += runs * piece.ms
         state = self._state_bytes(genes)
-        return Cost(state, most, ms) if state is not None and least == most else None
+        told = state is not None and (near or least == most)
+        return Cost(state or 0, most, ms) if told else None
 
     def _known(self, entry: str, at: int, context: object, genes: Genes) -> Range | None:
         """Return what is known of a piece, None for nothing."""
@@ -164,6 +178,10 @@ class Estimator:
         wide = self._wide.get((entry, at, context, None))
         spread = self._spread.get((entry, at))
         return wide.widened(*spread) if wide is not None and spread is not None else wide
+
+    def _nearest(self, entry: str, at: int, context: object) -> Range | None:
+        """Return the largest known sizes of pieces that have most in common with one."""
+        return next((r for k in _kin(entry, at, context) if (r := self._largest.get(k))), None)
 
     def _beside(self, at: int, genes: Genes) -> Genes:
         """Return what is trained of the blocks around a place."""
@@ -220,6 +238,12 @@ class Estimator:
 
     def _keep(self, place: tuple[str, int, object], genes: Genes, piece: Piece) -> None:
         entry, at, _ = place
+        for kin in _kin(*place):
+            largest = self._largest.setdefault(kin, Range.of(piece))
+            largest.take(piece)
+            largest.own = largest.own[1], largest.own[1]
+            largest.kept = largest.kept[1], largest.kept[1]
+            largest.ms = max(largest.ms, piece.ms)
         near = self._near.setdefault((*place, self._beside(at, genes)), Range.of(piece))
         known = near.own, near.kept
         near.take(piece)
@@ -247,6 +271,17 @@ class Estimator:
             key: object = "fixed" if at is None else (at, genes[at])
             sizes[key] += aligned(slot.type.nbytes)
         self._state |= sizes
+
+
+def _kin(entry: str, at: int, context: object) -> tuple[tuple[object, ...], ...]:
+    """Return what pieces have in common with one, the nearest first.
+
+    A block's own choice says most, and whether a block before it is trained comes next; of
+    what lies before all trained blocks, which of them is the first.
+    """
+    if not isinstance(context, tuple):
+        return ((entry, at),)
+    return ((entry, at, *context[:2]), (entry, at, context[0]))
 
 
 def input_readers(graph: Graph, space: Space) -> tuple[frozenset[str], ...]:
