@@ -108,9 +108,9 @@ class Estimator:
     times: KernelTimes
     plans: int = 0
     conflicts: int = 0
-    _largest: dict[tuple[object, ...], Piece] = field(default_factory=dict)
     _near: dict[Key, Range] = field(default_factory=dict)
     _wide: dict[Key, Range] = field(default_factory=dict)
+    _largest: dict[tuple[object, ...], Range] = field(default_factory=dict)
     _spread: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
     _state: dict[object, int] = field(default_factory=dict)
     _recipes: dict[tuple[object, ...], object] = field(default_factory=dict)
@@ -146,8 +146,8 @@ class Estimator:
 
         Args:
             genes: The scheme.
-            near: Take the largest known piece of a block beside other choices where none is
-                known beside these, and the larger cost where pieces leave a choice.
+            near: Be content with an estimate: the largest pieces that are known of the same
+                choice, where none is known beside these choices, and the upper ends of ranges.
         """
         least, most, ms = 0, 0, 0.0
         places = list(self._places(genes))
@@ -167,8 +167,8 @@ class Estimator:
                 if entry in STEP_ENTRIES:
                     ms += runs * piece.ms
         state = self._state_bytes(genes)
-        told = near or least == most
-        return Cost(state, most, ms) if state is not None and told else None
+        told = state is not None and (near or least == most)
+        return Cost(state or 0, most, ms) if told else None
 
     def _known(self, entry: str, at: int, context: object, genes: Genes) -> Range | None:
         """Return what is known of a piece, None for nothing."""
@@ -178,6 +178,10 @@ class Estimator:
         wide = self._wide.get((entry, at, context, None))
         spread = self._spread.get((entry, at))
         return wide.widened(*spread) if wide is not None and spread is not None else wide
+
+    def _nearest(self, entry: str, at: int, context: object) -> Range | None:
+        """Return the largest known sizes of pieces that have most in common with one."""
+        return next((r for k in _kin(entry, at, context) if (r := self._largest.get(k))), None)
 
     def _beside(self, at: int, genes: Genes) -> Genes:
         """Return what is trained of the blocks around a place."""
@@ -232,18 +236,13 @@ class Estimator:
                 piece.ms = ms[at]
                 self._keep((entry.name, at, known), genes, piece)
 
-    def _nearest(self, entry: str, at: int, context: object) -> Range | None:
-        for key in _kin(entry, at, context):
-            if key in self._largest:
-                return Range.of(self._largest[key])
-        return None
-
     def _keep(self, place: tuple[str, int, object], genes: Genes, piece: Piece) -> None:
-        entry, at, context = place
-        for kin in _kin(entry, at, context):
-            largest = self._largest.setdefault(kin, Piece())
-            largest.own_bytes = max(largest.own_bytes, piece.own_bytes)
-            largest.kept_bytes = max(largest.kept_bytes, piece.kept_bytes)
+        entry, at, _ = place
+        for kin in _kin(*place):
+            largest = self._largest.setdefault(kin, Range.of(piece))
+            largest.take(piece)
+            largest.own = largest.own[1], largest.own[1]
+            largest.kept = largest.kept[1], largest.kept[1]
             largest.ms = max(largest.ms, piece.ms)
         near = self._near.setdefault((*place, self._beside(at, genes)), Range.of(piece))
         known = near.own, near.kept

@@ -63,6 +63,10 @@ def test_estimates_of_unseen_schemes_are_near_their_plans() -> None:
         if estimated is not None:
             assert estimated.state_bytes == planned.state_bytes
             errors.append(abs(estimated.memory_bytes / planned.memory_bytes - 1))
+            near = known.composed(genes, near=True)
+            assert near is not None
+            assert known.is_exact(genes)
+            assert near.memory_bytes >= estimated.memory_bytes
     assert len(errors) >= 3
     # What is left are arenas that cannot be filled without gaps.
     assert sum(e == 0 for e in errors) >= 0.8 * len(errors)
