@@ -96,7 +96,7 @@ def test_a_typo_in_the_configuration_is_told_before_the_model_is_loaded(
         "[config-key] unknown key 'presets'; did you mean preset?\n"
         f"    at   {config}:1: presets\n"
         "    fix  choose from: optimizer, loss, preset, update, clip_norm, accumulate, "
-        "batch_norm\n"
+        "batch_norm, recompute\n"
     )
 
 
