@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
 import os
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from pockc.runtime.manifest import (
     ANY,
     FORMAT,
     FORMAT_VERSION,
+    GRAPH_FILE,
     MANIFEST_FILE,
     Machine,
     Manifest,
@@ -168,3 +170,17 @@ def cpu_features() -> frozenset[str]:
         if key.strip() in ("flags", "Features"):
             return frozenset(value.split())
     return frozenset()
+
+
+def read_graph_text(folder: Path) -> str:
+    """Return the text of an artifact's graphs.
+
+    Raises:
+        UserError: [damaged-file] It cannot be read.
+    """
+    try:
+        return lzma.decompress((folder / GRAPH_FILE).read_bytes()).decode()
+    except (OSError, lzma.LZMAError, UnicodeDecodeError) as error:
+        what = f"{folder / GRAPH_FILE} cannot be read: {error}"
+        fix = "copy the artifact again, or compile the model again"
+        raise UserError(Problem("damaged-file", what, fix=fix)) from error

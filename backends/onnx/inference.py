@@ -18,7 +18,8 @@ from pockc.ir import Graph, Literal
 from pockc.ir.parser import parse_graph
 from pockc.passes.rewriting import Rewriter, inline
 from pockc.runtime.frozen import FrozenFile
-from pockc.runtime.manifest import FROZEN_FILE, GRAPH_FILE
+from pockc.runtime.manifest import FROZEN_FILE
+from pockc.runtime.opening import read_graph_text
 
 ENTRY = "predict"
 SPLIT_BYTES = 1 << 30
@@ -56,7 +57,7 @@ def _embedded(path: Path, values: Mapping[str, np.ndarray]) -> onnx.ModelProto:
 
 def _lowered(folder: Path, values: Mapping[str, np.ndarray]) -> onnx.ModelProto:
     """Lower the graph of an artifact of kernels, taken apart into operators again."""
-    text = (folder / GRAPH_FILE).read_text(encoding="utf-8")
+    text = read_graph_text(folder)
     (found,) = re.findall(rf"^graph {ENTRY} {{$.*?^}}$", text, re.MULTILINE | re.DOTALL)
     graph = _unfused(parse_graph(found, dict(_literals(folder))))
     drafted = draft(graph, frozenset(), values, opsets.choose(None))

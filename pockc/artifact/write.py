@@ -5,6 +5,7 @@ Equal contents give equal bytes: names are sorted and nothing tells the time or 
 
 from __future__ import annotations
 
+import lzma
 import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -118,7 +119,8 @@ def write_artifact(path: Path, contents: Contents) -> Manifest:
                 (folder / name).chmod(0o755)
         _write_frozen(folder / FROZEN_FILE, contents)
         _write_state(folder / STATE_FILE, contents, sha256_of(folder / FROZEN_FILE))
-        (folder / GRAPH_FILE).write_text(contents.graph_text, encoding="utf-8")
+        # A large model's is a megabyte of text, much of it alike.
+        (folder / GRAPH_FILE).write_bytes(lzma.compress(contents.graph_text.encode()))
         if contents.details:
             (folder / DETAILS_FILE).write_bytes(packed_details(contents.details))
         files = {

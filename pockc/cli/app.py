@@ -516,12 +516,11 @@ def inspect(
     Example:
         pockc inspect model.pock --kernels
     """
-    from pockc.runtime.manifest import GRAPH_FILE
-    from pockc.runtime.opening import read_manifest
+    from pockc.runtime.opening import read_graph_text, read_manifest
 
     manifest = read_manifest(artifact)
     if graph:
-        sys.stdout.write((artifact / GRAPH_FILE).read_text(encoding="utf-8"))
+        sys.stdout.write(read_graph_text(artifact))
         return
     shown = None if everything else inspecting.SHOWN
     for line in inspecting.summary(manifest):

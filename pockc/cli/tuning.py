@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from pockc.cli.console import progress_bar, say, show, table
 from pockc.cli.places import check_file_target
 from pockc.errors import Problem, UserError
-from pockc.runtime.manifest import GRAPH_FILE, MANIFEST_FILE
-from pockc.runtime.opening import check_machine, read_manifest
+from pockc.runtime.manifest import MANIFEST_FILE
+from pockc.runtime.opening import check_machine, read_graph_text, read_manifest
 from pockc.tuning.database import Database, Key, Record, read_database, write_database
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def _prepare(
     target = targets.get(manifest.machine.target)
     threads = request.threads or manifest.report.get("threads") or target.cores
     setting = Setting(tvm.BACKEND, target, manifest.memory["arena_bytes"])
-    graphs = read_graphs((artifact / GRAPH_FILE).read_text(encoding="utf-8"))
+    graphs = read_graphs(read_graph_text(artifact))
     jobs = jobs_of(graphs, setting.backend, target.name, threads)
     ends = time.monotonic() + seconds
     return jobs, _Run(setting, threads, request.output, database, ends)

@@ -19,7 +19,7 @@ from pockc.plan.names import kernel_family
 from pockc.profile.model import Kernel, Machine, PlannedMemory, Profile, Span
 from pockc.profile.recording import RecordedEntry, Recording
 from pockc.runtime.manifest import GRAPH_FILE, NATIVE, STEP_FILE, Manifest
-from pockc.runtime.opening import read_manifest
+from pockc.runtime.opening import read_graph_text, read_manifest
 from pockc.scheme.report import multiply_adds
 
 TRAIN_STEP = "train_step"
@@ -95,7 +95,7 @@ def entry_graph(folder: Path, name: str) -> Graph:
     Raises:
         UserError: [damaged-file] The text has no such graph.
     """
-    text = (folder / GRAPH_FILE).read_text(encoding="utf-8")
+    text = read_graph_text(folder)
     # Large arrays are named by their hash; what a kernel costs does not depend on them.
     named = dict.fromkeys(re.findall(r'literal \S+ "(\w+)"', text), Literal(np.zeros(1)))
     for part in re.split(r"(?m)^(?=graph )", text):

@@ -13,7 +13,7 @@ from pockc.ir.source_text import read_sources
 from pockc.passes.base import INPUT_STAGE
 from pockc.passes.prune_backward import PruneBackward
 from pockc.report.subject import STEP, Subject
-from pockc.runtime.manifest import GRAPH_FILE
+from pockc.runtime.opening import read_graph_text
 from pockc.tuning.search import read_graphs
 
 CAPTURED, FINAL = "captured", "final"
@@ -95,7 +95,7 @@ def _stage(subject: Subject, name: str) -> Stage:
 
 def _entry_text(subject: Subject, entry: str) -> str:
     """Return one graph of the artifact's text."""
-    text = (subject.path / GRAPH_FILE).read_text(encoding="utf-8")
+    text = read_graph_text(subject.path)
     at = text.index(f"graph {entry} {{")
     return text[at : text.index("\n}", at) + 3]
 

@@ -14,6 +14,7 @@ from pockc.backends.native import machine_for
 from pockc.errors import InternalError, UserError
 from pockc.ir.roles import OptState
 from pockc.runtime import load, opening
+from pockc.runtime.opening import read_graph_text
 from pockc.runtime.safetensors import read_all
 from tests.runtime.toy import SCALE, link_toy, toy_contents, toy_data, toy_values
 
@@ -27,7 +28,7 @@ def test_the_folder_holds_standard_formats(tmp_path: Path, library: Path) -> Non
     path = tmp_path / "toy.pock"
     manifest = write_artifact(path, toy_contents(library))
     assert sorted(p.name for p in path.iterdir()) == [
-        "frozen.safetensors", "graph.txt", "manifest.json", "state.safetensors", "step.so",
+        "frozen.safetensors", "graph.txt.xz", "manifest.json", "state.safetensors", "step.so",
     ]  # fmt: skip
     data = json.loads((path / "manifest.json").read_text())
     assert (data["format"], data["format_version"]) == ("pock-artifact", 2)
@@ -85,7 +86,7 @@ def test_an_older_artifact_is_replaced(tmp_path: Path, library: Path) -> None:
     path = tmp_path / "a"
     write_artifact(path, toy_contents(library))
     write_artifact(path, replace(toy_contents(library), graph_text="graph new\n"))
-    assert (path / "graph.txt").read_text() == "graph new\n"
+    assert read_graph_text(path) == "graph new\n"
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
     assert load(path).predict(toy_data(2)[0]) is not None
 

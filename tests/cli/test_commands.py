@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from pockc.runtime import load
+from pockc.runtime.opening import read_graph_text
 from tests.cli.conftest import Command
 
 GRAPH = """\
@@ -150,7 +151,7 @@ def test_inspect_shows_entries_and_memory(pockc: Command, toy_path: Path) -> Non
 
 def test_inspect_prints_the_graph_as_it_is(pockc: Command, toy_path: Path) -> None:
     _, out, _ = pockc("inspect", toy_path, "--graph")
-    assert out == (toy_path / "graph.txt").read_text(encoding="utf-8")
+    assert out == read_graph_text(toy_path)
 
 
 @pytest.mark.parametrize("ending", [".safetensors", ".npz", ".pt"])

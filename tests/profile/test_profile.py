@@ -21,6 +21,7 @@ from pockc.errors import UserError
 from pockc.profile import Profile, joined, read_profile, read_recording, write_profile
 from pockc.profile.trace import trace_text
 from pockc.runtime import read_manifest
+from pockc.runtime.opening import read_graph_text
 from tests.device.conftest import Command as Program
 
 pytestmark = [pytest.mark.needs_torch, pytest.mark.needs_tvm]
@@ -104,7 +105,7 @@ def test_flops_are_those_of_the_formulas(profile: Profile) -> None:
 
 
 def test_bytes_are_those_of_operands_and_result(profile: Profile, full: Path) -> None:
-    graph = (full / "graph.txt").read_text()
+    graph = read_graph_text(full)
     first = next(k for k in profile.kernels if k.flops == 2 * ROWS * WIDTH * HIDDEN)
     assert first.phase == "forward"
     assert f"%{first.node} :" in graph

@@ -106,9 +106,9 @@ def test_a_processor_that_lacks_instructions(
 
 def test_missing_files(toy_path: Path) -> None:
     (toy_path / "step.so").unlink()
-    (toy_path / "graph.txt").unlink()
+    (toy_path / "graph.txt.xz").unlink()
     assert message(toy_path) == (
-        f"[missing-file] {toy_path} lacks its file graph.txt\n"
+        f"[missing-file] {toy_path} lacks its file graph.txt.xz\n"
         "    fix  copy the whole folder again\n"
         f"[missing-file] {toy_path} lacks its file step.so\n"
         "    fix  copy the whole folder again"
