@@ -20,8 +20,9 @@ NAMED = 5
 def roofline_figure(name: str, profile: Profile) -> tuple[Figure, dict[str, str]]:
     """Draw what each kernel reaches over its operations per byte (Williams et al., CACM 2009).
 
-    The area of a point is its time. Kernels without products or convolutions have no place: their operations are not counted. A
-    point above the slope reads from caches, which are faster than the memory that was measured.
+    The area of a point is its time. Kernels without products or convolutions have no place:
+    their operations are not counted. A point above the slope reads from caches, which are
+    faster than the memory that was measured.
 
     Returns:
         The picture, and what to show over each point by its gid.
