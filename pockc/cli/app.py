@@ -33,12 +33,8 @@ app = typer.Typer(
 )
 
 for command in (
-    device.deploy,
-    device.fetch,
-    device.bench,
-    device.runtime,
-    viewing.show,
-    profiling.profile,
+    *(device.deploy, device.fetch, device.bench, device.runtime),
+    *(viewing.show, viewing.report, profiling.profile),
 ):
     app.command()(command)
 

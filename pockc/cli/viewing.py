@@ -16,6 +16,7 @@ from pockc.cli.places import check_file_target
 from pockc.errors import Problem, UserError
 
 if TYPE_CHECKING:
+    from pockc.profile import Profile
     from pockc.report.graphs import Stage
     from pockc.report.subject import Subject
 
@@ -140,3 +141,110 @@ def _write(path: Path, content: bytes) -> None:
 
     with replaced_file(path) as file:
         file.write(content)
+
+
+def report(
+    artifact: ArtifactArg,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="REPORT.html", help="Default: MODEL.html beside it."
+        ),
+    ] = None,
+    compare: Annotated[
+        Path | None,
+        typer.Option("--compare", metavar="OTHER.pock", help="Show it beside this one."),
+    ] = None,
+    profile: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--profile",
+            metavar="PROFILE.json",
+            help="Times: of `pockc profile --json` or `pock-run bench --profile`; for this "
+            "artifact, then for the other one.",
+        ),
+    ] = None,
+    pictures: Annotated[
+        Path | None,
+        typer.Option("--pictures", metavar="DIR", help="Write the pictures there, as files."),
+    ] = None,
+    picture_format: Annotated[
+        str, typer.Option("--format", help="Of the pictures: png or svg.")
+    ] = "png",
+) -> None:
+    """Write one HTML file that shows a training step; it opens offline, light or dark.
+
+    Memory over the step, the arena, what is trained and what was pruned; with a profile also
+    the roofline, the time by module and a table of the kernels that is sorted by clicking.
+
+    Examples:
+        pockc report model.pock -o report.html
+
+        model.pock/pock-run bench model.pock --profile times.json
+
+        pockc report model.pock --profile times.json
+
+        pockc report sparse.pock --compare full.pock --pictures pictures
+    """
+    from pockc.report.files import Pictures
+    from pockc.report.report import Reported, report_html
+    from pockc.report.subject import read_subject
+
+    path = output or artifact.with_suffix(".html")
+    check_file_target(path)
+    files = None if pictures is None else Pictures(pictures, picture_format)
+    paths = [artifact, *([] if compare is None else [compare])]
+    shown = [
+        Reported(read_subject(p), measured)
+        for p, measured in zip(paths, _profiles(profile or [], paths), strict=True)
+    ]
+    with progress_bar() as bar:
+        bar.update("report", 0, 2, "page")
+        _write(path, report_html(shown).encode())
+        bar.update("report", 1, 2, "pictures")
+        written = [] if files is None else files.write(shown)
+    for name in written:
+        say(f"wrote {name}")
+    say(f"wrote {path}; it opens in any browser")
+
+
+def _profiles(given: Sequence[Path], artifacts: Sequence[Path]) -> list[Profile | None]:
+    """Return the profile of each artifact, None where none is given.
+
+    Raises:
+        UserError: [profile-of-another] One was made of another program; [profile-file].
+    """
+    if len(given) > len(artifacts):
+        what = f"{len(given)} profiles are given for {len(artifacts)} artifacts"
+        raise UserError(Problem("profile-of-another", what, fix="give one for each"))
+    found: list[Profile | None] = []
+    for file, artifact in zip(given, artifacts, strict=False):
+        found.append(_profile(file, artifact))
+    return found + [None] * (len(artifacts) - len(found))
+
+
+def _profile(file: Path, artifact: Path) -> Profile:
+    """Return the profile in a file, or what a device recorded joined with the artifact."""
+    from pockc.profile import joined, read_profile, read_recording
+    from pockc.profile.recording import FORMAT
+    from pockc.runtime.manifest import STEP_FILE
+    from pockc.runtime.opening import read_manifest
+
+    if is_of_format(file, FORMAT):
+        return joined(read_recording(file), artifact)
+    profile = read_profile(file)
+    step = read_manifest(artifact).files.get(STEP_FILE)
+    if step is None or step.sha256 != profile.step_sha256:
+        what = f"{file} is a profile of another program than {artifact}"
+        fix = f"make it again: pockc profile {artifact} --json {file}"
+        raise UserError(Problem("profile-of-another", what, fix=fix))
+    return profile
+
+
+def is_of_format(file: Path, name: str) -> bool:
+    """Return whether a file is JSON whose field `format` has a value; other files are not."""
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(data, dict) and data.get("format") == name

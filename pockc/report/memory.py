@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -171,9 +172,15 @@ def _mark_turn(axes: Axes, step: EntryOccupancy) -> None:
 
 
 def _turn(step: EntryOccupancy) -> int | None:
-    """Return the time of the first call that is not of the forward pass."""
-    late = [i + 1 for i, call in enumerate(step.calls) if call.phase not in ("forward", "")]
-    return min(late, default=None)
+    """Return the time that parts forward from backward best; None without a backward pass.
+
+    A few calls run early or late, as those that turn a weight round, or sum the loss up.
+    """
+    sides = [(call.phase == "forward") - (call.phase == "backward") for call in step.calls]
+    if -1 not in sides:
+        return None
+    before = list(itertools.accumulate(sides))
+    return before.index(max(before)) + 2
 
 
 def _list_alive(axes: Axes, step: EntryOccupancy, listed: int) -> None:
@@ -204,7 +211,7 @@ def _label(block: Occupied) -> str:
     where = block.module or block.value
     kind = "scratch of " if block.category == "workspace" else ""
     text = f"{kind}{where}"
-    return text if len(text) <= 32 else f"{text[:12]}…{text[-19:]}"
+    return text if len(text) <= 32 else f"…{text[-31:]}"
 
 
 def _legend(made: Figure, stacks: Sequence[Layers]) -> None:

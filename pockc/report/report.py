@@ -9,22 +9,22 @@ from typing import Any
 
 from pockc.ir import TensorType
 from pockc.plan import COPY_KERNEL
+from pockc.profile import Profile
 from pockc.report.graphs import CAPTURED, FINAL, read_stage, stage_names
 from pockc.report.memory import arena_figure, memory_figure
 from pockc.report.net import columns, net_svg
 from pockc.report.page import Cell, Heading, Page, Part, Rows, Section, Tile, page_html
-from pockc.report.style import page_svg, unit_of
+from pockc.report.style import milliseconds, page_svg, unit_of
 from pockc.report.subject import Subject
 from pockc.report.time_pictures import modules_figure, roofline_figure
-from pockc.report.times import StepTimes
 
 
 @dataclass(frozen=True)
 class Reported:
-    """An artifact of a report, with its times if a step was measured."""
+    """An artifact of a report, with a profile if it was measured."""
 
     subject: Subject
-    times: StepTimes | None = None
+    profile: Profile | None = None
 
     @property
     def name(self) -> str:
@@ -40,12 +40,14 @@ def report_html(shown: Sequence[Reported]) -> str:
     """
     first = shown[0].subject.manifest
     machines = dict.fromkeys(r.subject.manifest.machine.target for r in shown)
-    measured = next((r.times for r in shown if r.times is not None), None)
-    where = "" if measured is None else f", measured on {measured.machine}"
-    threads = "" if measured is None else f", {measured.threads} threads"
+    measured = dict.fromkeys(
+        f", measured on {r.profile.machine.cpu} with {r.profile.machine.threads} threads"
+        for r in shown
+        if r.profile is not None
+    )
     page = Page(
         title=" and ".join(r.name for r in shown) + ": the training step",
-        subtitle=f"for {', '.join(machines)}{where}{threads}; {first.producer}",
+        subtitle=f"for {', '.join(machines)}{''.join(measured)}; {first.producer}",
         producer=first.producer,
         sections=tuple(_sections(shown)),
     )
@@ -102,16 +104,25 @@ def _figures(r: Reported) -> Iterator[tuple[str, Figure]]:
     step = manifest.entries["train_step"]
     yield "multiply-adds of a step", (step.multiply_adds, _count(step.multiply_adds), "")
     yield "kernel calls", (step.steps, str(step.steps), f"batch of {manifest.batch_rows}")
-    times = r.times
-    if times is None:
+    profile = r.profile
+    if profile is None:
         return
-    phases = times.phase_ms()
-    parts = ", ".join(f"{p} {_ms(ms)}" for p, ms in phases.items() if ms)
-    yield "step", (times.step_ms, _ms(times.step_ms), f"p95 {_ms(times.p95_ms)}")
-    yield "parts of the step", (sum(phases.values()), _ms(sum(phases.values())), parts)
-    yield "first step", (times.first_ms, _ms(times.first_ms), f"load {_ms(times.load_ms)}")
-    if times.rss_bytes is not None:
-        yield "memory of the process", (*_sized(times.rss_bytes), "most resident")
+    phases = profile.phase_ms()
+    parts = ", ".join(f"{p} {milliseconds(ms)}" for p, ms in phases.items() if ms)
+    yield (
+        "step",
+        (
+            profile.median_ms,
+            milliseconds(profile.median_ms),
+            f"p95 {milliseconds(profile.p95_ms)}",
+        ),
+    )
+    yield "parts of the step", (sum(phases.values()), milliseconds(sum(phases.values())), parts)
+    first, load = profile.first_step_ms, profile.load_ms
+    yield "first step", (first, milliseconds(first), f"load {milliseconds(load)}")
+    yield "memory of the process", (*_sized(profile.rss_peak_bytes), "most resident")
+    balance = [f"{100 * share:.0f} %" for share in profile.balance()]
+    yield "threads in kernels", (len(balance), str(len(balance)), ", ".join(balance))
 
 
 def _net(r: Reported, at: int) -> Part | None:
@@ -140,35 +151,36 @@ def _arena(r: Reported, at: int) -> Part | None:
 
 
 def _modules(r: Reported, at: int) -> Part | None:
-    if r.times is None:
+    if r.profile is None:
         return None
-    return Part(r.name, svg=page_svg(modules_figure(r.name, r.times), f"modules{at}"))
+    return Part(r.name, svg=page_svg(modules_figure(r.name, r.profile), f"modules{at}"))
 
 
 def _roofline(r: Reported, at: int) -> Part | None:
-    if r.times is None or not any(k.flops for k in r.times.kernels):
+    if r.profile is None or not any(k.flops for k in r.profile.kernels):
         return None
-    made, tips = roofline_figure(r.name, r.times)
+    made, tips = roofline_figure(r.name, r.profile)
     return Part(r.name, svg=page_svg(made, f"roofline{at}", tips))
 
 
 def _kernels(r: Reported) -> Rows | None:
-    return _planned_kernels(r.subject) if r.times is None else _timed_kernels(r.times)
+    return _planned_kernels(r.subject) if r.profile is None else _timed_kernels(r.profile)
 
 
-def _timed_kernels(times: StepTimes) -> Rows:
+def _timed_kernels(profile: Profile) -> Rows:
     """Return the kernel calls by time."""
-    total = sum(k.ms for k in times.kernels) or 1.0
-    longest = max((k.ms for k in times.kernels), default=1.0) or 1.0
+    total = sum(k.ms for k in profile.kernels) or 1.0
+    longest = max((k.ms for k in profile.kernels), default=1.0) or 1.0
     titles = ("call", "operations", "module", "ms", "share", "GFLOP/s", "GB/s", "of roofline")
     numbers = {"call", "ms", "share", "GFLOP/s", "GB/s", "of roofline"}
     rows = []
-    for number, k in sorted(enumerate(times.kernels, 1), key=lambda nk: -nk[1].ms):
-        roof = -1.0 if k.roofline is None else 100 * k.roofline
+    for number, k in sorted(enumerate(profile.kernels, 1), key=lambda nk: -nk[1].ms):
+        reached = k.roofline(profile.machine)
+        roof = -1.0 if reached is None else 100 * reached
         rows.append(
             (
                 Cell(str(number), number),
-                Cell(k.op, code=True, small=k.kernel, dot=k.phase),
+                Cell(k.op, code=True, small=k.symbol, dot=k.phase),
                 Cell(k.module, small=k.source),
                 Cell(f"{k.ms:.3g}", k.ms, 100 * k.ms / longest),
                 Cell(f"{100 * k.ms / total:.1f} %", k.ms / total),
@@ -244,7 +256,3 @@ def _count(number: float) -> str:
             return f"{number:.3g}{unit}"
         number /= 1000
     return f"{number:.3g} T"
-
-
-def _ms(value: float) -> str:
-    return f"{value:.0f} ms" if value >= 100 else f"{value:.3g} ms"

@@ -1,85 +1,15 @@
-"""What pictures of time need of a profile: kernels with their work, the machine's roof."""
+"""Times of a profile, taken together for pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 from pockc.ir.phases import PHASES
+from pockc.profile import Kernel
 from pockc.report.net import block_of
 
 
-@dataclass(frozen=True)
-class KernelTime:
-    """One kernel call of a step.
-
-    Attributes:
-        kernel: The C symbol.
-        op: What it computes.
-        module: The user's module, "" if none is known.
-        source: The user's line, likewise.
-        phase: forward, backward or update.
-        ms: Median time.
-        flops: Operations, two for each multiply-add.
-        nbytes: Operands and result.
-        roofline: Share of what the machine could reach for this work, 0 to 1; None if unknown.
-    """
-
-    kernel: str
-    op: str
-    module: str
-    source: str
-    phase: str
-    ms: float
-    flops: int
-    nbytes: int
-    roofline: float | None
-
-    @property
-    def gflops(self) -> float:
-        """10^9 operations per second."""
-        return self.flops / self.ms * 1e-6 if self.ms else 0.0
-
-    @property
-    def gbs(self) -> float:
-        """10^9 bytes per second."""
-        return self.nbytes / self.ms * 1e-6 if self.ms else 0.0
-
-
-@dataclass(frozen=True)
-class StepTimes:
-    """A measured training step.
-
-    Attributes:
-        machine: Where it ran.
-        threads: Threads that ran kernels.
-        step_ms: Median time of a step.
-        p95_ms: Time that 95 % of the steps do not exceed.
-        load_ms: Time to open the artifact.
-        first_ms: Time of the first step.
-        rss_bytes: Most resident memory of the process; None if it was not told.
-        kernels: The calls of a step in order.
-        peak_gflops: What the machine reaches in multiply-adds; None if it was not measured.
-        peak_gbs: What it reads and writes per second, likewise.
-    """
-
-    machine: str
-    threads: int
-    step_ms: float
-    p95_ms: float
-    load_ms: float
-    first_ms: float
-    rss_bytes: int | None
-    kernels: Sequence[KernelTime]
-    peak_gflops: float | None
-    peak_gbs: float | None
-
-    def phase_ms(self) -> dict[str, float]:
-        """Return the time of each part of the step."""
-        return {p: sum(k.ms for k in self.kernels if k.phase == p) for p in PHASES}
-
-
-def by_module(kernels: Iterable[KernelTime], most: int = 16) -> dict[str, dict[str, float]]:
+def by_module(kernels: Iterable[Kernel], most: int = 16) -> dict[str, dict[str, float]]:
     """Return ms by module and phase, in the order of the forward pass.
 
     Modules are taken together by block if there are more than `most`; what no module is known

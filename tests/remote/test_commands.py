@@ -83,7 +83,7 @@ def test_a_deployed_artifact_is_opened_there_and_what_to_type_next_is_shown(
     status, out, _ = command("deploy", "net.pock", place, *machine.words)
     assert status == 0
     assert "sent" not in out
-    assert out.startswith("there    frozen.safetensors, graph.txt, ")
+    assert out.startswith("there    details.tar.xz, frozen.safetensors, ")
 
 
 def test_what_is_trained_there_comes_home_and_loads_into_pytorch(
