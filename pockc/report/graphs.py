@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 from pockc.errors import Problem, UserError
 from pockc.ir import Gradient, Graph, Node, Param, Update
-from pockc.ir.phases import PHASES, step_phases
+from pockc.ir.phases import PHASES, forward_nodes, step_phases
 from pockc.ir.source_text import read_sources
 from pockc.passes.base import INPUT_STAGE
 from pockc.passes.prune_backward import PruneBackward
@@ -105,10 +106,7 @@ def trained_shares(subject: Subject) -> dict[str, float]:
     found = {}
     for name, tensor in subject.manifest.tensors.items():
         if tensor.kind == "param" and tensor.trained:
-            size = 1
-            for n in tensor.shape:
-                size *= n
-            found[name] = tensor.trained / size
+            found[name] = tensor.trained / math.prod(tensor.shape)
     return found
 
 
@@ -116,8 +114,6 @@ def _phases(graph: Graph) -> Callable[[Node], str]:
     """Return the phase of a node; before the optimizer is attached there is no update."""
     if not any(isinstance(o.role, Gradient) for o in graph.outputs):
         return step_phases(graph)
-    from pockc.ir.phases import forward_nodes
-
     forward = forward_nodes(graph)
     return lambda node: PHASES[0] if node.name in forward else PHASES[1]
 

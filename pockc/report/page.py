@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import TYPE_CHECKING
@@ -130,8 +130,3 @@ def _marked(section: Section, markup: type[Markup]) -> dict[str, object]:
         for p in section.parts
     ]
     return {"id": section.id, "title": section.title, "note": section.note, "parts": parts}
-
-
-def with_parts(sections: Sequence[Section]) -> Iterator[Section]:
-    """Yield the sections that show anything."""
-    yield from (s for s in sections if s.parts)
