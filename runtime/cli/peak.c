@@ -179,7 +179,7 @@ static double multiply_add_gflops(worker *workers, uint32_t threads)
             return 0.0;
         }
     }
-    return 2.0 * (double)rounds * CHAINS * lanes * threads / (double)ns;
+    return 2.0 * (double)rounds * (double)CHAINS * lanes * threads / (double)ns;
 }
 
 static double triad_gbs(worker *workers, uint32_t threads)
@@ -202,7 +202,7 @@ static double triad_gbs(worker *workers, uint32_t threads)
     }
     const uint64_t ns = fastest(workers, threads);
     free(arrays);
-    return ns == 0u ? 0.0 : 12.0 * (double)share * threads * PASSES / (double)ns;
+    return ns == 0u ? 0.0 : 12.0 * (double)share * threads * (double)PASSES / (double)ns;
 }
 
 peak measure_peak(uint32_t threads)
