@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.support import GOLDEN, Golden
+from pockc.cli.app import run
+from tests.support import GOLDEN, Command, Golden
 
 ROOT = Path(__file__).parent
 _READ = pytest.StashKey[set[str]]()
@@ -46,6 +47,18 @@ def golden(request: pytest.FixtureRequest) -> Golden:
         bool(config.getoption("--bless")),
         read,
     )
+
+
+@pytest.fixture
+def command(capfd: pytest.CaptureFixture[str]) -> Command:
+    """Runs a command of pockc; returns its exit status, output and error output."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        status = run([str(w) for w in words])
+        out, err = capfd.readouterr()
+        return status, out, err
+
+    return call
 
 
 def unread_goldens(root: Path, read: set[str]) -> list[str]:

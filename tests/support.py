@@ -15,6 +15,8 @@ from pockc.ir.parser import parse_graph
 from tests.tolerances import EXACT, Tolerance, tolerance
 
 GOLDEN = "golden"
+Command = Callable[..., tuple[int, str, str]]
+"""A command line of pockc: words in; status, output and error output out."""
 
 
 @dataclass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from pockc.backends.onnx.model import PORTS, draft, finish
 from pockc.backends.onnx.weights import inlined
 from pockc.ir import Graph, Literal
 from pockc.ir.parser import parse_graph
+from pockc.ir.texts import graph_texts
 from pockc.passes.rewriting import Rewriter, inline
 from pockc.runtime.frozen import FrozenFile
 from pockc.runtime.manifest import FROZEN_FILE
@@ -57,9 +57,8 @@ def _embedded(path: Path, values: Mapping[str, np.ndarray]) -> onnx.ModelProto:
 
 def _lowered(folder: Path, values: Mapping[str, np.ndarray]) -> onnx.ModelProto:
     """Lower the graph of an artifact of kernels, taken apart into operators again."""
-    text = read_graph_text(folder)
-    (found,) = re.findall(rf"^graph {ENTRY} {{$.*?^}}$", text, re.MULTILINE | re.DOTALL)
-    graph = _unfused(parse_graph(found, dict(_literals(folder))))
+    text = graph_texts(read_graph_text(folder))[ENTRY]
+    graph = _unfused(parse_graph(text, dict(_literals(folder))))
     drafted = draft(graph, frozenset(), values, opsets.choose(None))
     return finish(drafted, {}, "pockc", initializers=inlined(drafted.builder.weights))
 

@@ -149,7 +149,8 @@ def _prepare(
     """Return the kernels of an artifact, and the run over them."""
     from pockc.backends import tvm
     from pockc.backends.tvm import targets
-    from pockc.tuning.search import Setting, jobs_of, read_graphs
+    from pockc.ir.texts import graph_texts, parse_outline
+    from pockc.tuning.search import Setting, jobs_of
 
     manifest = read_manifest(artifact)
     # Its kernels are measured by running them here.
@@ -157,7 +158,7 @@ def _prepare(
     target = targets.get(manifest.machine.target)
     threads = request.threads or manifest.report.get("threads") or target.cores
     setting = Setting(tvm.BACKEND, target, manifest.memory["arena_bytes"])
-    graphs = read_graphs(read_graph_text(artifact))
+    graphs = [parse_outline(t) for t in graph_texts(read_graph_text(artifact)).values()]
     jobs = jobs_of(graphs, setting.backend, target.name, threads)
     ends = time.monotonic() + seconds
     return jobs, _Run(setting, threads, request.output, database, ends)

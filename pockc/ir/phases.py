@@ -62,7 +62,7 @@ def step_phases(graph: Graph) -> Callable[[Node], str]:
     gradient and applies it at once belongs to it as well.
     """
     if not any(state_written(o.role) for o in graph.outputs):
-        return lambda node: ""  # noqa: ARG005
+        return lambda _: ""
     forward = forward_nodes(graph)
     late: set[str] = {
         i.name

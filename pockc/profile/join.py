@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from statistics import fmean, median
 
-import numpy as np
-
 from pockc.artifact import MEMORY, read_details
 from pockc.errors import Problem, UserError
-from pockc.ir import Graph, Literal
-from pockc.ir.parser import parse_graph
+from pockc.ir import Graph
+from pockc.ir.texts import graph_texts, parse_outline
 from pockc.plan import COPY_KERNEL, Occupancy, read_occupancy
 from pockc.plan.names import kernel_family
 from pockc.profile.model import Kernel, Machine, PlannedMemory, Profile, Span
@@ -60,8 +57,11 @@ def joined(recording: Recording, folder: Path) -> Profile:
         fix = "give the artifact that was recorded, or record it again"
         raise UserError(Problem("foreign-recording", what, fix=fix))
     planned = read_occupancy(read_details(folder)[MEMORY])
+    texts = graph_texts(read_graph_text(folder))
     kernels = tuple(
-        k for e in recording.entries for k in _kernels(e, entry_graph(folder, e.name), planned)
+        k
+        for e in recording.entries
+        for k in _kernels(e, entry_graph(folder, texts, e.name), planned)
     )
     return Profile(
         artifact=folder.resolve().name,
@@ -89,18 +89,19 @@ def joined(recording: Recording, folder: Path) -> Profile:
     )
 
 
-def entry_graph(folder: Path, name: str) -> Graph:
+def entry_graph(folder: Path, texts: Mapping[str, str], name: str) -> Graph:
     """Return the final graph of an entry, as the artifact's text tells it.
+
+    Args:
+        folder: The artifact, for the message.
+        texts: Those of its graphs, by entry.
+        name: The entry.
 
     Raises:
         UserError: [damaged-file] The text has no such graph.
     """
-    text = read_graph_text(folder)
-    # Large arrays are named by their hash; what a kernel costs does not depend on them.
-    named = dict.fromkeys(re.findall(r'literal \S+ "(\w+)"', text), Literal(np.zeros(1)))
-    for part in re.split(r"(?m)^(?=graph )", text):
-        if part.startswith(f"graph {name} "):
-            return parse_graph(part, named)
+    if name in texts:
+        return parse_outline(texts[name])
     what = f"{folder / GRAPH_FILE} has no graph of {name}"
     raise UserError(Problem("damaged-file", what, fix="compile the model again"))
 

@@ -11,11 +11,11 @@ from pockc.errors import Problem, UserError
 from pockc.ir import Gradient, Graph, Node, Param, Update
 from pockc.ir.phases import PHASES, forward_nodes, step_phases
 from pockc.ir.source_text import read_sources
+from pockc.ir.texts import graph_texts, parse_outline
 from pockc.passes.base import INPUT_STAGE
 from pockc.passes.prune_backward import PruneBackward
 from pockc.report.subject import STEP, Subject
 from pockc.runtime.opening import read_graph_text
-from pockc.tuning.search import read_graphs
 
 CAPTURED, FINAL = "captured", "final"
 
@@ -77,9 +77,9 @@ def _stage(subject: Subject, name: str) -> Stage:
     key = INPUT_STAGE if name == CAPTURED else name
     text = subject.stages.get(key)
     if text is None:
-        text = _entry_text(subject, STEP if name == FINAL else name)
+        text = graph_texts(read_graph_text(subject.path))[STEP if name == FINAL else name]
     sources = read_sources(text)
-    (graph,) = read_graphs(text)
+    graph = parse_outline(text)
     graph = graph.replace(
         nodes=tuple(replace(n, source=sources.get(n.name)) for n in graph.nodes)
     )
@@ -92,13 +92,6 @@ def _stage(subject: Subject, name: str) -> Stage:
         {n.name: phase(n) for n in graph.nodes},
         _pruned(graph, frozenset(trained)),
     )
-
-
-def _entry_text(subject: Subject, entry: str) -> str:
-    """Return one graph of the artifact's text."""
-    text = read_graph_text(subject.path)
-    at = text.index(f"graph {entry} {{")
-    return text[at : text.index("\n}", at) + 3]
 
 
 def trained_shares(subject: Subject) -> dict[str, float]:

@@ -99,13 +99,14 @@ class Search:
 
     def best(self) -> Found | None:
         """Return the best scheme looked at that the budget allows; of equals the cheapest."""
-        inside = [f for f in self.seen.values() if self.budget.allows(f.cost)]
-        return max(inside, key=self._rank, default=None)
+        return max(self._inside(), key=self._rank, default=None)
 
     def ranking(self) -> list[Found]:
         """Return all schemes looked at that the budget allows, the best one first."""
-        inside = [f for f in self.seen.values() if self.budget.allows(f.cost)]
-        return sorted(inside, key=self._rank, reverse=True)
+        return sorted(self._inside(), key=self._rank, reverse=True)
+
+    def _inside(self) -> list[Found]:
+        return [f for f in self.seen.values() if self.budget.allows(f.cost)]
 
     def _rank(self, found: Found) -> tuple[float, ...]:
         return found.contribution, -self.budget.load(found.cost), *(-g for g in found.genes)

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
-import numpy as np
-
 from pockc.backends.base import Kernel, KernelMaker, needs_kernel
 from pockc.backends.schedule import Schedule
 from pockc.backends.tvm.targets import Target
-from pockc.ir.attrs import Literal
 from pockc.ir.graph import Graph, Input, Node, Output
-from pockc.ir.parser import parse_graph
 from pockc.ir.printer import literals_of
 from pockc.ir.roles import Batch, Prediction
 from pockc.scheme.report import multiply_adds
@@ -120,13 +115,6 @@ def _alone(graph: Graph, node: Node) -> Graph:
 
 def _holds_named_literal(node: Node) -> bool:
     return node.op == "fused" and bool(literals_of(node.attrs["body"]))
-
-
-def read_graphs(text: str) -> list[Graph]:
-    """Return the graphs of an artifact's text; large constants are not in it."""
-    named = dict.fromkeys(re.findall(r'literal \S+ "(\w+)"', text), Literal(np.zeros(1)))
-    parts = re.split(r"(?m)^(?=graph )", text)
-    return [parse_graph(part, named) for part in parts if part.startswith("graph ")]
 
 
 def tune_kernel(kernel: Kernel, setting: Setting) -> Outcome:

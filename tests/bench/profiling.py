@@ -14,10 +14,12 @@ from rich.table import Table
 from pockc import ops
 from pockc.cli.console import table
 from pockc.ir import DType, Graph, Node, TensorType
+from pockc.ir.texts import graph_texts, parse_outline
 from pockc.ops import OpKind
 from pockc.plan import COPY_KERNEL
-from pockc.profile.join import entry_graph, work_of
+from pockc.profile.join import work_of
 from pockc.runtime.artifact import Artifact
+from pockc.runtime.opening import read_graph_text
 from pockc.runtime.timing import step_times
 from tests.bench.machine import Peak
 
@@ -62,7 +64,7 @@ class Line:
 def profile(artifact: Artifact, batch: Sequence[object], steps: int) -> list[Line]:
     """Run some steps and return one line per kernel call, in order."""
     times = step_times(artifact, batch, steps)[ENTRY]
-    graph = entry_graph(artifact.path, ENTRY)
+    graph = parse_outline(graph_texts(read_graph_text(artifact.path))[ENTRY])
     library: Any = artifact._library
     calls = library.steps(library.entries[ENTRY])
     return [

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pockc.cli.app import run
 from tests.runtime.toy import C, K, link_toy, write_toy
+from tests.support import Command
 
 
 @pytest.fixture(scope="session")
@@ -32,16 +31,7 @@ def data(tmp_path: Path) -> Path:
     return path
 
 
-Command = Callable[..., tuple[int, str, str]]
-
-
 @pytest.fixture
-def pockc(capfd: pytest.CaptureFixture[str]) -> Command:
-    """Runs a command; returns its exit status, output and error output."""
-
-    def command(*arguments: object) -> tuple[int, str, str]:
-        status = run([str(a) for a in arguments])
-        out, err = capfd.readouterr()
-        return status, out, err
-
+def pockc(command: Command) -> Command:
+    """The command line."""
     return command

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from pockc.runtime import load
 from pockc.runtime.opening import read_graph_text
-from tests.cli.conftest import Command
+from tests.support import Command
 
 GRAPH = """\
 graph t {

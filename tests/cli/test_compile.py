@@ -14,7 +14,7 @@ from torch import nn
 from pockc.frontend.batch import with_batch
 from pockc.frontend.loading import UserModel
 from pockc.runtime import load, read_manifest
-from tests.cli.conftest import Command
+from tests.support import Command
 
 MODEL = """\
 import torch

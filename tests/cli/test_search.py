@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.cli.conftest import Command
+from tests.support import Command
 
 pytestmark = [pytest.mark.needs_torch, pytest.mark.needs_tvm]
 

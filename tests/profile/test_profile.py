@@ -16,19 +16,18 @@ import torch
 from torch import nn
 
 import pockc
-from pockc.cli.app import run
 from pockc.errors import UserError
 from pockc.profile import Profile, joined, read_profile, read_recording, write_profile
 from pockc.profile.trace import trace_text
 from pockc.runtime import read_manifest
 from pockc.runtime.opening import read_graph_text
 from tests.device.conftest import Command as Program
+from tests.support import Command
 
 pytestmark = [pytest.mark.needs_torch, pytest.mark.needs_tvm]
 
 ROWS, WIDTH, HIDDEN, CLASSES = 64, 256, 512, 16
 STEPS = 8
-Command = Callable[..., tuple[int, str, str]]
 
 
 class Net(nn.Module):
@@ -68,16 +67,6 @@ def recording(full: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def profile(full: Path, recording: Path) -> Profile:
     return joined(read_recording(recording), full)
-
-
-@pytest.fixture
-def command(capfd: pytest.CaptureFixture[str]) -> Command:
-    def call(*words: object) -> tuple[int, str, str]:
-        status = run([str(w) for w in words])
-        out, err = capfd.readouterr()
-        return status, out, err
-
-    return call
 
 
 def test_kernel_times_sum_to_the_step_within_3_percent(full: Path, tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +18,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 import pockc
-from pockc.cli.app import run
 from pockc.profile import read_profile
 from tests.remote.conftest import Machine
+from tests.support import Command
 
 pytestmark = [pytest.mark.needs_torch, pytest.mark.needs_tvm]
 ROOT = Path(__file__).parents[2]
 ROWS, WIDTH, CLASSES = 40, 12, 5
-Command = Callable[..., tuple[int, str, str]]
 
 
 def _network() -> nn.Module:
@@ -52,16 +50,6 @@ def work(tmp_path: Path, compiled: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     np.savez(tmp_path / "train.npz", input=x, target=target)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def command(capfd: pytest.CaptureFixture[str]) -> Command:
-    def call(*words: object) -> tuple[int, str, str]:
-        status = run([str(w) for w in words])
-        out, err = capfd.readouterr()
-        return status, out, err
-
-    return call
 
 
 @pytest.mark.usefixtures("work")

@@ -100,8 +100,13 @@ def test_a_page_with_an_error_would_be_noticed(
 
 def test_the_kernels_table_sorts_by_time_and_by_name(page: Any, told: list[str]) -> None:
     table = page.locator("#kernels table").first
-    column = lambda n: table.locator(f"tbody tr td:nth-child({n})")  # noqa: E731
-    times = lambda: [float(c.get_attribute("data-v")) for c in column(4).all()]  # noqa: E731
+
+    def column(n: int) -> Any:
+        return table.locator(f"tbody tr td:nth-child({n})")
+
+    def times() -> list[float]:
+        return [float(c.get_attribute("data-v")) for c in column(4).all()]
+
     assert times() == sorted(times(), reverse=True)
     head = table.locator("th", has_text="ms").locator("button")
     head.click()
@@ -124,7 +129,10 @@ def test_the_filter_hides_other_rows(page: Any) -> None:
 
 
 def test_it_is_light_and_dark(page: Any, tmp_path: Path) -> None:
-    paper = lambda: page.evaluate("getComputedStyle(document.body).backgroundColor")  # noqa: E731
+    def paper() -> str:
+        color: str = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        return color
+
     light = paper()
     page.screenshot(path=tmp_path / "light.png")
     page.locator("#theme").click()
