@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json as json_text
 import shlex
-import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +18,9 @@ from pockc.cli.places import check_file_target
 from pockc.errors import Problem, UserError
 
 if TYPE_CHECKING:
-    from pockc.profile import Profile
+    from pockc.profile import Profile, Recording
 
-VERB, SUFFIX = "bench", ".recording.json"
+SUFFIX = ".recording.json"
 
 
 def profile(  # noqa: PLR0913, PLR0917  one parameter per option
@@ -136,37 +135,29 @@ class Asked:
         check_native(folder, read_manifest(folder))
         if recording is not None:
             return joined(read_recording(recording), folder)
+        if self.there is None:
+            return joined(self._record_here(folder), folder)
         with tempfile.TemporaryDirectory(prefix="pockc-profile-") as name:
             path = Path(name) / SUFFIX
-            if self.there is None:
-                self._record_here(folder, path)
-            else:
-                self._record_there(folder, self.there, path)
+            self._record_there(folder, self.there, path)
             return joined(read_recording(path), folder)
 
-    def _words(self, path: str) -> list[str]:
-        words = ["--steps", str(self.steps), "--profile", path, "--json"]
-        return words + ([] if self.threads is None else ["--threads", str(self.threads)])
+    def _record_here(self, folder: Path) -> Recording:
+        from pockc.profile.record import record
 
-    def _record_here(self, folder: Path, path: Path) -> None:
-        from pockc.cli.running import program_here
-
-        program = str(program_here(folder))
-        command = [program, VERB, str(folder), *self._words(str(path))]
         with progress_bar() as bar:
             bar.update("measuring", 0, None, f"{self.steps} steps of {folder.name}")
-            done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
-        if done.returncode != 0:
-            what = f"{Path(program).name} {VERB} ended with status {done.returncode}"
-            raise UserError(Problem("run", what, fix="what it said is above"))
+            return record(folder, self.steps, self.threads)
 
     def _record_there(self, folder: Path, there: There, path: Path) -> None:
+        from pockc.profile.record import VERB, record_words
         from pockc.remote import connect
 
         with connect(there.place.destination, there.ssh) as connection:
             send_artifact(folder, connection, there.place)
             recorded = there.place.path(folder.stem + SUFFIX)
-            command = command_there(there.place, folder, VERB, *self._words(recorded))
+            words = record_words(recorded, self.steps, self.threads)
+            command = command_there(there.place, folder, VERB, *words)
             with progress_bar() as bar:
                 bar.update("measuring", 0, None, f"{self.steps} steps of {folder.name}")
                 status = connection.follow(command, _hand_on)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pockc.cli.console import say, show, table
 from pockc.cli.places import check_file_target
+from pockc.cli.step_time import measure_missing, time_rows
 from pockc.cli.text import milliseconds, size
 from pockc.errors import Problem, UserError
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from pockc.scheme import Config
     from pockc.search.cost import Cost
     from pockc.search.evolve import Budget
+    from pockc.search.kernel_times import KernelTimes
+    from pockc.search.prediction import StepTime
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9,
           "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}  # fmt: skip
@@ -63,9 +66,10 @@ class Asked:
         batch: Rows of a step; None for those of the example inputs.
         memory_budget: As `64MiB`.
         latency_budget: As `50ms`.
-        kernel_times: A file of measured times.
+        kernel_times: Files of measured times and profiles.
         target: The machine.
         threads: Threads to divide work for.
+        measure: Whether kernels are measured on this machine.
     """
 
     model: str
@@ -74,9 +78,10 @@ class Asked:
     batch: int | None
     memory_budget: str | None
     latency_budget: str | None
-    kernel_times: Path | None
+    kernel_times: tuple[Path, ...]
     target: str
     threads: int | None
+    measure: bool = False
 
     def budget(self) -> Budget:
         """Return the budgets as numbers."""
@@ -104,6 +109,24 @@ class Asked:
 
         return driver.Options(target=self.target, threads=self.threads)
 
+    def times(self) -> KernelTimes:
+        """Return what is known of the machine's kernels."""
+        from pockc.backends.tvm import targets
+        from pockc.search.kernel_times import KernelTimes
+
+        target = targets.get(self.target)
+        # What is measured may go to a file that is not there yet.
+        paths = [p for p in self.kernel_times if p.exists() or not self.measure]
+        if self.kernel_times and not paths:
+            return KernelTimes(target, self.threads or target.cores)
+        return KernelTimes.read(target, self.threads or target.cores, paths)
+
+    def times_target(self) -> Path | None:
+        """Return where new times go: the last file that is no profile, None for the default."""
+        from pockc.search.times_file import is_profile
+
+        return next((p for p in reversed(self.kernel_times) if not is_profile(p)), None)
+
 
 def run_plan(asked: Asked, *, fit: bool, output: Path | None) -> None:
     """Print what a scheme costs; with `fit`, choose how to run it within the budget."""
@@ -111,8 +134,8 @@ def run_plan(asked: Asked, *, fit: bool, output: Path | None) -> None:
     from pockc.search.cost import cost_of
     from pockc.search.fit import description
     from pockc.search.fit import fit as fitted
-    from pockc.search.kernel_times import KernelTimes
     from pockc.search.output import config_text
+    from pockc.search.prediction import step_time
 
     budget, config, options = asked.budget(), asked.config(), asked.options()
     if fit and budget.memory_bytes is None:
@@ -121,10 +144,7 @@ def run_plan(asked: Asked, *, fit: bool, output: Path | None) -> None:
     if output is not None:
         check_file_target(output)
     user = asked.user()
-    from pockc.backends.tvm import targets
-
-    target = targets.get(options.target)
-    times = KernelTimes.read(target, options.threads or target.cores, asked.kernel_times)
+    times = asked.times()
     if fit and budget.memory_bytes is not None:
         chosen = fitted(
             lambda c: driver.capture_model(user, c, options),
@@ -143,13 +163,15 @@ def run_plan(asked: Asked, *, fit: bool, output: Path | None) -> None:
     else:
         captured = driver.capture_model(user, config, options)
         planned = driver.plan_captured(captured, config, options)
+        if asked.measure:
+            measure_missing(asked, captured, config, planned, times)
         cost = cost_of(planned, times, captured.micro_batches)
-        _show_plan(planned, cost, times)
+        _show_plan(planned, cost, step_time(planned, times, captured.micro_batches))
     if not budget.allows(cost):
         raise UserError(_over(asked, budget, cost, config, user))
 
 
-def _show_plan(planned: driver.Planned, cost: Cost, times: Any) -> None:  # noqa: ANN401
+def _show_plan(planned: driver.Planned, cost: Cost, predicted: StepTime) -> None:
     made = table("Planned, nothing built", "", "", "", right=(1,))
     made.add_row(
         "state", size(cost.state_bytes), "what is trained, and the optimizer's tensors"
@@ -158,9 +180,8 @@ def _show_plan(planned: driver.Planned, cost: Cost, times: Any) -> None:  # noqa
         made.add_row(f"  arena of {entry.name}", size(entry.arena_bytes))
     made.add_row("arena", size(cost.arena_bytes), "shared by the entries")
     made.add_row("memory", size(cost.memory_bytes), "state and arena")
-    known = sum(k in times.measured for k in planned.kernels)
-    note = f"estimated; {known} of {len(planned.kernels)} kernels were measured"
-    made.add_row("time of a step", milliseconds(cost.step_ms), note)
+    for row in time_rows(predicted):
+        made.add_row(*row)
     show(made)
 
 
@@ -168,14 +189,10 @@ def _over(asked: Asked, budget: Budget, cost: Cost, config: Config, user: UserMo
     """Say by how much a budget is missed, and which presets would meet it."""
     from pockc import driver
     from pockc.search.cost import cost_of
-    from pockc.search.kernel_times import KernelTimes
 
     options = asked.options()
     captured = driver.capture_model(user, config, options)
-    from pockc.backends.tvm import targets
-
-    target = targets.get(options.target)
-    times = KernelTimes.read(target, options.threads or target.cores, asked.kernel_times)
+    times = asked.times()
     fitting = []
     for preset in ("last:4", "last:3", "last:2", "pockengine", "bias", "last:1", "head"):
         other = config.model_copy(update={"preset": preset, "update": None})

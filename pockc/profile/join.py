@@ -11,13 +11,13 @@ from pockc.artifact import MEMORY, read_details
 from pockc.errors import Problem, UserError
 from pockc.ir import Graph
 from pockc.ir.texts import graph_texts, parse_outline
-from pockc.plan import COPY_KERNEL, Occupancy, read_occupancy
+from pockc.plan import Occupancy, read_occupancy
 from pockc.plan.names import kernel_family
 from pockc.profile.model import Kernel, Machine, PlannedMemory, Profile, Span
 from pockc.profile.recording import RecordedEntry, Recording
+from pockc.profile.work import work_of
 from pockc.runtime.manifest import GRAPH_FILE, NATIVE, STEP_FILE, Manifest
 from pockc.runtime.opening import read_graph_text, read_manifest
-from pockc.scheme.report import multiply_adds
 
 TRAIN_STEP = "train_step"
 
@@ -106,19 +106,6 @@ def entry_graph(folder: Path, texts: Mapping[str, str], name: str) -> Graph:
     raise UserError(Problem("damaged-file", what, fix="compile the model again"))
 
 
-def work_of(graph: Graph, symbol: str, name: str) -> tuple[int, int]:
-    """Return the operations of a call, two for each multiply-add, and the bytes it moves.
-
-    Operations are those of products and convolutions. Bytes are operands and result, each once:
-    what a step must move at least if nothing is cached between kernels.
-    """
-    node = graph.node(name)
-    if node is None or symbol == COPY_KERNEL:
-        return 0, 2 * graph.type_of(name).nbytes
-    moved = sum(t.nbytes for t in graph.operand_types(node)) + node.type.nbytes
-    return 2 * multiply_adds(graph, node), moved
-
-
 def _kernels(recorded: RecordedEntry, graph: Graph, planned: Occupancy) -> Iterator[Kernel]:
     entry = planned.entry(recorded.name)
     told = () if entry is None else entry.calls
@@ -127,7 +114,7 @@ def _kernels(recorded: RecordedEntry, graph: Graph, planned: Occupancy) -> Itera
         fix = "give the artifact that was recorded, or record it again"
         raise UserError(Problem("foreign-recording", what, fix=fix))
     for number, (call, ns) in enumerate(zip(told, recorded.ns, strict=True)):
-        flops, nbytes = work_of(graph, call.kernel, call.node)
+        work = work_of(graph, call.kernel, call.node)
         steps = _by_step(ns, recorded.runs)
         yield Kernel(
             entry=recorded.name,
@@ -140,8 +127,10 @@ def _kernels(recorded: RecordedEntry, graph: Graph, planned: Occupancy) -> Itera
             phase="update" if recorded.name != TRAIN_STEP else call.phase,
             module=call.module,
             source=call.source,
-            flops=flops,
-            nbytes=nbytes,
+            kind=work.kind,
+            flops=work.flops,
+            other_flops=work.other_flops,
+            nbytes=work.nbytes,
             ms=median(steps) * 1e-6,
             min_ms=min(steps) * 1e-6,
             mean_ms=fmean(steps) * 1e-6,

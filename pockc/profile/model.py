@@ -16,7 +16,7 @@ from pockc.profile.files import Strict, read_json
 from pockc.runtime.files import replaced_file
 
 FORMAT: Literal["pock-profile"] = "pock-profile"
-VERSION: Literal[1] = 1
+VERSION: Literal[2] = 2
 _FIX = "make it again: pockc profile MODEL.pock --json FILE.json"
 
 
@@ -50,7 +50,9 @@ class Kernel(Strict):
         phase: forward, backward or update.
         module: The user's module, "" if none is known.
         source: The user's line as `model.py:27 in Mlp.forward: ...`, "" if none is known.
+        kind: What limits it, as `conv2d depthwise`; see `Work`.
         flops: Operations of its products and convolutions in one run; a multiply-add is two.
+        other_flops: Its other arithmetic in one run.
         nbytes: Operands and result in one run, each once.
         ms: Time of all runs of a step together: the median over the steps.
         min_ms: The least of the steps.
@@ -67,7 +69,9 @@ class Kernel(Strict):
     phase: str
     module: str
     source: str
+    kind: str
     flops: int
+    other_flops: int
     nbytes: int
     ms: float
     min_ms: float
@@ -165,7 +169,7 @@ class Profile(Strict):
     """
 
     format: Literal["pock-profile"] = FORMAT
-    version: Literal[1] = VERSION
+    version: Literal[2] = VERSION
     artifact: str
     step_sha256: str
     target: str

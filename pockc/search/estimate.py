@@ -34,8 +34,9 @@ from pockc.plan.liveness import Block, blocks_of
 from pockc.plan.program import Program, program_of
 from pockc.scheme import Config
 from pockc.scheme.blocks import is_below
-from pockc.search.cost import STEP_ENTRIES, Cost, cost_of
+from pockc.search.cost import Cost, cost_of
 from pockc.search.kernel_times import KernelTimes
+from pockc.search.prediction import STEP_ENTRIES
 from pockc.search.space import Genes, Space
 
 Key = tuple[str, int, object, Genes | None]

@@ -20,7 +20,8 @@ from pockc.search.contribution import Contributions
 from pockc.search.cost import Cost
 from pockc.search.estimate import Estimator
 from pockc.search.evolve import Budget, Found, Search, Settings, far_from
-from pockc.search.kernel_times import KernelTimes, measure
+from pockc.search.kernel_times import KernelTimes
+from pockc.search.measuring import measure
 from pockc.search.proxy import Scores, proxy_scores
 from pockc.search.space import Choice, Genes, Space, make_space
 
@@ -70,7 +71,7 @@ class Session:
         options: driver.Options,
         *,
         head_lr_scale: float = 1.0,
-        times_file: Path | None = None,
+        times_files: Sequence[Path] = (),
     ) -> Session:
         """Return the session of a captured model.
 
@@ -80,7 +81,7 @@ class Session:
         target = targets.get(options.target)
         threads = options.threads or target.cores
         space = make_space(captured.parameters, captured.modules, head_lr_scale=head_lr_scale)
-        times = KernelTimes.read(target, threads, times_file)
+        times = KernelTimes.read(target, threads, times_files)
         return cls(captured, base, options, space, times)
 
     def scores(self, data: Mapping[str, np.ndarray], kind: str) -> Scores:
@@ -94,20 +95,14 @@ class Session:
             with runtime.load(path, self.options.threads) as artifact:
                 return proxy_scores(artifact, self.captured, data, kind=kind)
 
-    def measure(
-        self,
-        genes: Genes,
-        batch: Callable[[runtime.Artifact], Sequence[object]],
-        steps: int = 10,
-    ) -> None:
-        """Compile a scheme, and add the times of its kernels."""
+    def measure(self, genes: Genes) -> None:
+        """Compile a scheme, run it on this machine, and add the times of its kernels.
+
+        Raises:
+            UserError: [measure] The target is another machine.
+        """
         config = self.space.config(self.base, genes)
-        planned = driver.plan_captured(self.captured, config, self.options)
-        with TemporaryDirectory(prefix="pockc-") as folder:
-            path = Path(folder) / "measured.pock"
-            driver.build_captured(self.captured, config, path, self.options)
-            with runtime.load(path, self.options.threads) as artifact:
-                measure(artifact, planned, batch(artifact), steps, self.times)
+        self.times.add(measure(self.captured, config, self.options))
 
     def check(self, budget: Budget) -> None:
         """Refuse a budget that the head alone does not fit.
