@@ -13,7 +13,14 @@ from pockc.ir import Graph
 from pockc.ir.texts import graph_texts, parse_outline
 from pockc.plan import Occupancy, read_occupancy
 from pockc.plan.names import kernel_family
-from pockc.profile.model import Kernel, Machine, PlannedMemory, Profile, Span
+from pockc.profile.model import (
+    Kernel,
+    Machine,
+    PlannedMemory,
+    Profile,
+    Span,
+    lower_quartile,
+)
 from pockc.profile.recording import RecordedEntry, Recording
 from pockc.profile.work import work_of
 from pockc.runtime.manifest import GRAPH_FILE, NATIVE, STEP_FILE, Manifest
@@ -132,6 +139,7 @@ def _kernels(recorded: RecordedEntry, graph: Graph, planned: Occupancy) -> Itera
             other_flops=work.other_flops,
             nbytes=work.nbytes,
             ms=median(steps) * 1e-6,
+            low_ms=lower_quartile(steps) * 1e-6,
             min_ms=min(steps) * 1e-6,
             mean_ms=fmean(steps) * 1e-6,
         )

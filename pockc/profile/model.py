@@ -55,6 +55,7 @@ class Kernel(Strict):
         other_flops: Its other arithmetic in one run.
         nbytes: Operands and result in one run, each once.
         ms: Time of all runs of a step together: the median over the steps.
+        low_ms: Their lower quartile: what it takes where nothing disturbs it.
         min_ms: The least of the steps.
         mean_ms: Their mean; over all calls these means sum up to the mean step.
     """
@@ -74,6 +75,7 @@ class Kernel(Strict):
     other_flops: int
     nbytes: int
     ms: float
+    low_ms: float
     min_ms: float
     mean_ms: float
 
@@ -219,6 +221,11 @@ def grouped(kernels: Iterable[Kernel]) -> dict[str, list[Kernel]]:
     for kernel in kernels:
         found.setdefault(kernel.symbol, []).append(kernel)
     return dict(sorted(found.items(), key=lambda kv: -total_ms(kv[1])))
+
+
+def lower_quartile(values: Sequence[float]) -> float:
+    """Return what a quarter of some values do not exceed."""
+    return sorted(values)[len(values) // 4]
 
 
 def total_ms(kernels: Sequence[Kernel]) -> float:

@@ -2,15 +2,15 @@
 
 A kernel takes the time of a call, of its products, of its other arithmetic and of its bytes:
 
-    ms = call + flops / F + other_flops / O + nbytes / B
+    ms = call + flops / F + other_flops / O + nbytes / B + (nbytes beyond the caches) / M
 
-F, O and B belong to a kind of kernels (`Work.kind`) and begin as usual shares of what the
-machine reaches at most (`rates.py`). Where kernels were measured, each kind's four numbers are
-fitted to them: least squares of relative errors, none below 0, large errors counted less
-(Huber 1964), and drawn to the usual shares, all slower or faster by one factor, so that a few
-kernels do not decide what they cannot know. What is left, how much slower than that the
-measured kernels of a similar size are, is handed on to their neighbours (Nadaraya-Watson, over
-the logarithms of the amounts of work).
+The five numbers belong to a kind of kernels (`Work.kind`) and begin as usual shares of what
+the machine reaches at most (`rates.py`). Where kernels were measured, each kind's are fitted to
+them: least squares of relative errors, none below 0, long kernels counted more and large
+errors less (Huber 1964), and drawn to the usual shares, all slower or faster by one factor, so
+that a few kernels do not decide what they cannot know. What is left, how much slower than that
+the measured kernels of a similar size are, is handed on to their neighbours (Nadaraya-Watson,
+over the logarithms of the amounts of work).
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ import enum
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 
 from pockc.profile.work import Work
 from pockc.search.machines import Peaks
-from pockc.search.rates import RATES, USUAL, Rates
+from pockc.search.rates import RATES, USUAL
 
 Array = np.ndarray
 
 PULL = 0.02
 """Weight of the usual shares beside one measured kernel's relative error."""
-HUBER = 0.25
+HUBER = 0.35
 """Relative error from which a kernel counts less."""
 REACH = 0.7
 """How far a neighbour reaches, in natural logarithms of amounts of work."""
 DOUBT = 0.5
 """Weight of "as fitted" beside one neighbour of the same size."""
-_FITS, _SWEEPS = 8, 100
+_FITS, _SWEEPS = 10, 100
 
 
 class Basis(enum.Enum):
@@ -68,14 +68,15 @@ class _Kind:
 class KernelModel:
     """Times of kernels on one machine."""
 
-    def __init__(self, peaks: Peaks, measured: Iterable[Timed]) -> None:
+    def __init__(self, peaks: Peaks, cache_bytes: int, measured: Iterable[Timed]) -> None:
         """Fit what was measured.
 
         Args:
             peaks: What the machine reaches at most.
+            cache_bytes: What the caches of its threads hold together.
             measured: Kernels of that machine, each once.
         """
-        self.peaks = peaks
+        self.peaks, self.cache_bytes = peaks, cache_bytes
         kinds: dict[str, list[Timed]] = defaultdict(list)
         for timed in measured:
             kinds[timed.work.kind].append(timed)
@@ -100,12 +101,13 @@ class KernelModel:
     def _terms(self, work: Work) -> Array:
         """Return the ms that each part of a work takes at the machine's peaks."""
         flop, byte = 1e-6 / self.peaks.gflops, 1e-6 / self.peaks.gbs
-        return np.array([1e-3, work.flops * flop, work.other_flops * flop, work.nbytes * byte])
+        far = max(0, work.nbytes - self.cache_bytes)
+        arithmetic = (work.flops * flop, work.other_flops * flop)
+        return np.array([1e-3, *arithmetic, work.nbytes * byte, far * byte])
 
     @staticmethod
     def _usual(kind: str) -> Array:
-        rates = RATES.get(kind, USUAL)
-        return np.array([rates.call_us, rates.flops, rates.other_flops, rates.nbytes])
+        return np.array(astuple(RATES.get(kind, USUAL)))
 
     def _common_scale(self, measured: Sequence[Timed]) -> float:
         """Return how much slower than usual a machine is, the same for all kinds."""
@@ -119,12 +121,12 @@ class KernelModel:
         taken = np.array([t.ms for t in measured])
         terms = np.array([self._terms(t.work) for t in measured])
         prior = self._usual(kind) * self._scale
-        coefficients = _fitted(terms * prior, taken) * prior
+        coefficients = fitted(terms * prior, taken) * prior
         residuals = np.log(taken / (terms @ coefficients))
         return _Kind(coefficients, np.array([_amounts(t.work) for t in measured]), residuals)
 
 
-def _fitted(terms: Array, taken: Array) -> Array:
+def fitted(terms: Array, taken: Array) -> Array:
     """Return factors of usual coefficients, all about 1, that explain measured times.
 
     Args:
@@ -132,7 +134,8 @@ def _fitted(terms: Array, taken: Array) -> Array:
         taken: (kernels,), measured ms.
     """
     relative = terms / taken[:, None]
-    weights = np.ones(len(taken))
+    longer = np.sqrt(taken / taken.mean())
+    weights = longer
     factors = np.ones(terms.shape[1])
     for _ in range(_FITS):
         gram = (relative * weights[:, None]).T @ relative + PULL * np.eye(len(factors))
@@ -142,7 +145,7 @@ def _fitted(terms: Array, taken: Array) -> Array:
                 step = (wanted[j] - gram[j] @ factors) / gram[j, j]
                 factors[j] = max(0.0, factors[j] + step)
         error = np.abs(relative @ factors - 1)
-        weights = np.minimum(1.0, HUBER / np.maximum(error, 1e-12))
+        weights = longer * np.minimum(1.0, HUBER / np.maximum(error, 1e-12))
     return factors
 
 

@@ -119,11 +119,12 @@ class KernelTimes:
 
     def _modelled(self, work: Work) -> Expected:
         if self._model is None:
-            self._model = KernelModel(self._peaks(), self.measured.kernels.values())
+            caches = self.target.l2_bytes * self.threads
+            self._model = KernelModel(self._peaks(), caches, self.measured.kernels.values())
         return Expected(self._model.ms(work), self._model.basis(work.kind))
 
     def _peaks(self) -> Peaks:
-        """Return what the machine reaches: measured in a profile, else here once, else theory."""
+        """Return what the machine reaches: as a profile or this machine says, else theory."""
         if self.measured.peaks is None and self.target.name == "host":
             self.measured.peaks = host_peaks(self.threads)
             with contextlib.suppress(UserError):

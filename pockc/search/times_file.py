@@ -20,7 +20,7 @@ from typing import Any
 
 from pockc.backends.tvm import cache
 from pockc.errors import Problem, UserError
-from pockc.profile import Kernel, Profile, read_profile
+from pockc.profile import Kernel, Profile, lower_quartile, read_profile
 from pockc.profile.model import FORMAT as PROFILE
 from pockc.profile.work import COPY, Work
 from pockc.runtime.files import replaced_file, write_failed
@@ -127,14 +127,17 @@ def kernel_key(symbol: str, work: Work) -> str:
 def of_profile(profile: Profile) -> Measured:
     """Return the kernels that a profile measured.
 
-    A kernel that is called in several places takes the mean of them, so that the sum over a
-    step stays what it was.
+    Of the steps, the lower quartile counts: other work makes them slower only. The times are
+    scaled to sum up to the step, with what it does between kernels, as they would not: each
+    call is quickest in another step. A kernel that is called in several places takes the mean
+    of them.
     """
     found: dict[str, list[Kernel]] = defaultdict(list)
     for kernel in profile.kernels:
         found[kernel_key(kernel.symbol, _work(kernel))].append(kernel)
+    scale = lower_quartile(profile.step_ms) / sum(k.low_ms for k in profile.kernels)
     kernels = {
-        key: Timed(fmean(c.ms / c.runs for c in calls), _work(calls[0]))
+        key: Timed(scale * fmean(c.low_ms / c.runs for c in calls), _work(calls[0]))
         for key, calls in found.items()
     }
     peaks = Peaks(profile.machine.peak_gflops, profile.machine.peak_gbs)

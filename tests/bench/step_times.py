@@ -107,7 +107,7 @@ class Net:
 
 
 def measure(schemes: Sequence[Scheme], threads: int) -> Iterator[Scheme]:
-    """Time and record schemes in turn, so that what disturbs one disturbs all; keep the results.
+    """Time and record schemes in turn: what disturbs one disturbs all. The results are kept.
 
     Yields:
         Each scheme when its turn of a round is over.

