@@ -2,7 +2,7 @@
 
 A kernel takes the time of a call, of its products, of its other arithmetic and of its bytes:
 
-    ms = call + flops / F + other_flops / O + nbytes / B + (nbytes beyond the caches) / M
+    ms = call + flops / F + other_flops / O + nbytes / B + (nbytes that no cache holds) / M
 
 The five numbers belong to a kind of kernels (`Work.kind`) and begin as usual shares of what
 the machine reaches at most (`rates.py`). Where kernels were measured, each kind's are fitted to
@@ -29,14 +29,17 @@ from pockc.search.rates import RATES, USUAL
 
 Array = np.ndarray
 
-PULL = 0.02
+PULL = 0.5
 """Weight of the usual shares beside one measured kernel's relative error."""
 HUBER = 0.35
 """Relative error from which a kernel counts less."""
-REACH = 0.7
+REACH = 0.5
 """How far a neighbour reaches, in natural logarithms of amounts of work."""
-DOUBT = 0.5
+DOUBT = 1.0
 """Weight of "as fitted" beside one neighbour of the same size."""
+NEAR, FAR = 1 / 8, 1 / 2
+"""Parts of the last cache: a kernel finds its bytes there if they are fewer than the one, and
+none of them if they are more than the other, for other kernels run in between."""
 _FITS, _SWEEPS = 10, 100
 
 
@@ -73,7 +76,7 @@ class KernelModel:
 
         Args:
             peaks: What the machine reaches at most.
-            cache_bytes: What the caches of its threads hold together.
+            cache_bytes: What the last cache before the memory holds.
             measured: Kernels of that machine, each once.
         """
         self.peaks, self.cache_bytes = peaks, cache_bytes
@@ -85,7 +88,7 @@ class KernelModel:
 
     def ms(self, work: Work) -> float:
         """Return the time that a kernel is expected to take."""
-        terms = self._terms(work)
+        terms = self.terms(work)
         kind = self._kinds.get(work.kind)
         if kind is None:
             return float(terms @ self._usual(work.kind)) * self._scale
@@ -98,10 +101,11 @@ class KernelModel:
         """Return what times of a kind rest on."""
         return Basis.FITTED if kind in self._kinds else Basis.USUAL
 
-    def _terms(self, work: Work) -> Array:
+    def terms(self, work: Work) -> Array:
         """Return the ms that each part of a work takes at the machine's peaks."""
         flop, byte = 1e-6 / self.peaks.gflops, 1e-6 / self.peaks.gbs
-        far = max(0, work.nbytes - self.cache_bytes)
+        filled = work.nbytes / self.cache_bytes
+        far = work.nbytes * min(1.0, max(0.0, (filled - NEAR) / (FAR - NEAR)))
         arithmetic = (work.flops * flop, work.other_flops * flop)
         return np.array([1e-3, *arithmetic, work.nbytes * byte, far * byte])
 
@@ -113,33 +117,34 @@ class KernelModel:
         """Return how much slower than usual a machine is, the same for all kinds."""
         if not measured:
             return 1.0
-        usual = np.array([self._terms(t.work) @ self._usual(t.work.kind) for t in measured])
+        usual = np.array([self.terms(t.work) @ self._usual(t.work.kind) for t in measured])
         taken = np.array([t.ms for t in measured])
         return float(np.exp(_weighted_median(np.log(taken / usual), taken)))
 
     def _fit(self, kind: str, measured: Sequence[Timed]) -> _Kind:
         taken = np.array([t.ms for t in measured])
-        terms = np.array([self._terms(t.work) for t in measured])
+        terms = np.array([self.terms(t.work) for t in measured])
         prior = self._usual(kind) * self._scale
         coefficients = fitted(terms * prior, taken) * prior
         residuals = np.log(taken / (terms @ coefficients))
         return _Kind(coefficients, np.array([_amounts(t.work) for t in measured]), residuals)
 
 
-def fitted(terms: Array, taken: Array) -> Array:
+def fitted(terms: Array, taken: Array, pull: float = PULL) -> Array:
     """Return factors of usual coefficients, all about 1, that explain measured times.
 
     Args:
         terms: (kernels, coefficients), ms by the usual coefficients.
         taken: (kernels,), measured ms.
+        pull: See `PULL`.
     """
     relative = terms / taken[:, None]
     longer = np.sqrt(taken / taken.mean())
     weights = longer
     factors = np.ones(terms.shape[1])
     for _ in range(_FITS):
-        gram = (relative * weights[:, None]).T @ relative + PULL * np.eye(len(factors))
-        wanted = (relative * weights[:, None]).sum(0) + PULL
+        gram = (relative * weights[:, None]).T @ relative + pull * np.eye(len(factors))
+        wanted = (relative * weights[:, None]).sum(0) + pull
         for _ in range(_SWEEPS):
             for j in range(len(factors)):
                 step = (wanted[j] - gram[j] @ factors) / gram[j, j]

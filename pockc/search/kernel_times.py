@@ -19,7 +19,7 @@ from pockc.ir import Graph
 from pockc.plan import COPY_KERNEL, Step
 from pockc.profile.work import Work, work_of
 from pockc.search.kernel_model import Basis, KernelModel
-from pockc.search.machines import Peaks, host_peaks, theoretical_peaks
+from pockc.search.machines import Peaks, host_peaks, last_cache_bytes, theoretical_peaks
 from pockc.search.times_file import (
     Measured,
     add_times,
@@ -119,8 +119,9 @@ class KernelTimes:
 
     def _modelled(self, work: Work) -> Expected:
         if self._model is None:
-            caches = self.target.l2_bytes * self.threads
-            self._model = KernelModel(self._peaks(), caches, self.measured.kernels.values())
+            cache_bytes = last_cache_bytes(self.target)
+            measured = self.measured.kernels.values()
+            self._model = KernelModel(self._peaks(), cache_bytes, measured)
         return Expected(self._model.ms(work), self._model.basis(work.kind))
 
     def _peaks(self) -> Peaks:

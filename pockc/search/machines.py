@@ -9,6 +9,7 @@ sci-pi.org.uk/bench/stream.html).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import tempfile
@@ -75,6 +76,19 @@ def theoretical_peaks(target: Target, threads: int) -> Peaks:
     sheet = _SHEETS.get(target.name, _X86 if target.arch == "x86_64" else _ARM)
     flops = 2 * target.vector_floats * sheet.fma_a_cycle * sheet.ghz
     return Peaks(flops * min(threads, target.cores), sheet.memory_gbs * MEMORY_SHARE)
+
+
+def last_cache_bytes(target: Target) -> int:
+    """Return what the last cache before the memory holds: the third level where there is one."""
+    third = _THIRD_LEVEL.get(target.name, 0)
+    if target.name == "host":
+        with contextlib.suppress(OSError, ValueError):
+            third = int(_HOST_CACHE.read_text(encoding="utf-8").strip().rstrip("K")) << 10
+    return max(third, target.l2_bytes * target.cores)
+
+
+_HOST_CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
+_THIRD_LEVEL = {"rpi5": 2 << 20, "jetson-xavier": 4 << 20, "jetson-orin": 2 << 20}
 
 
 @lru_cache

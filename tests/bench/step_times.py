@@ -38,8 +38,18 @@ NETS: dict[str, Workload] = {
     "mobilenet": WORKLOADS["W1"],
     "efficientnet": WORKLOADS["efficientnet"],
     "minilm": WORKLOADS["minilm"],
-    "tiny": WORKLOADS["W5"].resized(batch=8),
+    "tiny": WORKLOADS["W5"],
 }
+"""What predictions are compared on."""
+RATE_NETS: dict[str, Workload] = {
+    "resnet18": WORKLOADS["resnet18"],
+    "resnet50": WORKLOADS["resnet50"].resized(batch=2, resolution=160),
+    "distilbert": WORKLOADS["distilbert"].resized(batch=4, sequence=64),
+    "llama": WORKLOADS["llama"].resized(layers=4),
+    "tiny-batch8": WORKLOADS["W5"].resized(batch=8),
+    "mobilenet-160": WORKLOADS["W1"].resized(batch=1, resolution=160),
+}
+"""What usual rates (`pockc.search.rates`) are fitted to."""
 SCHEMES = ("full", "bias", "head", "last:2", "last:4", "pockengine")
 ROUNDS, SECONDS = 3, 0.7
 _KEY = "this machine"
