@@ -79,7 +79,7 @@ def theoretical_peaks(target: Target, threads: int) -> Peaks:
 
 
 def last_cache_bytes(target: Target) -> int:
-    """Return what the last cache before the memory holds: the third level where there is one."""
+    """Return what the last cache before the memory holds, the third level if there is one."""
     third = _THIRD_LEVEL.get(target.name, 0)
     if target.name == "host":
         with contextlib.suppress(OSError, ValueError):
