@@ -98,9 +98,7 @@ class RuntimeMemory:
     @property
     def nbytes(self) -> int:
         """All of it."""
-        return (
-            self.tables_bytes + self.relocated_bytes + self.stacks_bytes + self.process_bytes
-        )
+        return self.tables_bytes + self.relocated_bytes + self.stacks_bytes + self.process_bytes
 
 
 def runtime_memory(plan: Plan, host: Host) -> RuntimeMemory:
