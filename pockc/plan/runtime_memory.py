@@ -8,7 +8,7 @@ process (`pock-run`) takes for itself. All of it is private memory and comes in 
 - relocated: the tables in `step.so` that hold pointers (`backends/native/tables.py`), which the
   loader fills in when it opens the library;
 - stacks: of the threads beside the first, as far as kernels touch them;
-- process: loader, C library and the heap of `libpock`; the only part that the plan does not tell.
+- process: loader, C library and heap of `libpock`: the only part that the plan does not tell.
 
 What data takes that `pock-run` has to unpack comes besides, and so does Python, where it runs.
 """

@@ -38,7 +38,7 @@ TWO_BLOCKS = """graph t {
   %s1 : f32[32,8] = sin(%a1)  # [blocks.1] model.py:2 in Block.forward: x.sin()
   %y1 : f32[32,8] = matmul(%s1, %w1)  # [blocks.1.fc] model.py:3 in Linear.forward: x @ w
   %q : f32[32,8] = mul(%y1, %y1)  # [head] model.py:9 in Head.forward: y * y
-  %loss : f32[] = reduce_sum(%q) {axes=(0, 1), keepdims=false}  # [head] model.py:9 in Head.forward: sum()
+  %loss : f32[] = reduce_sum(%q) {axes=(0, 1), keepdims=false}  # [head] model.py:9: sum()
   %g : f32[32,8] = add(%y1, %y1)
   %s1t : f32[8,32; 1,0] = permute(%s1) {perm=(1, 0)}
   %dw1 : f32[8,8] = matmul(%s1t, %g)

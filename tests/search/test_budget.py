@@ -1,4 +1,4 @@
-"""What a budget counts is no less than what the process that trains takes, and not much more."""
+"""What a budget counts is what the process that trains takes, or a little more."""
 
 from __future__ import annotations
 
