@@ -3,7 +3,7 @@
 A budget is met if the process that runs the step stays within it, so it counts what that
 process (`pock-run`) takes for itself. All of it is private memory and comes in whole pages:
 
-- tables: what `pk_open` lays out in front of the state (`runtime/src/context.c`): the address of
+- tables: what `pk_open` lays out before the state (`runtime/src/context.c`): the address of
   every argument of every call, threads, scalars; and what rounds state and arena up to pages;
 - relocated: the tables in `step.so` that hold pointers (`backends/native/tables.py`), which the
   loader fills in when it opens the library;
