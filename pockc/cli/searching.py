@@ -179,7 +179,8 @@ def _show_plan(planned: driver.Planned, cost: Cost, predicted: StepTime) -> None
     for entry in planned.memory.entries:
         made.add_row(f"  arena of {entry.name}", size(entry.arena_bytes))
     made.add_row("arena", size(cost.arena_bytes), "shared by the entries")
-    made.add_row("memory", size(cost.memory_bytes), "state and arena")
+    made.add_row("runtime", size(cost.runtime_bytes), "at most: tables, threads, the process")
+    made.add_row("memory", size(cost.memory_bytes), "what a budget is compared with")
     for row in time_rows(predicted):
         made.add_row(*row)
     show(made)
