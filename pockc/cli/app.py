@@ -316,7 +316,12 @@ def search(  # noqa: PLR0913, PLR0917  one parameter per option
     head_lr_scale: Annotated[float, typer.Option(min=0, help="Of the head.")] = 1.0,
     generations: Annotated[int, typer.Option(min=1, help="Of the evolution.")] = 40,
     seed: int = 0,
-    measure: MeasureOption = False,
+    measure: Annotated[
+        bool | None,
+        typer.Option(
+            help="Run steps here to learn times. Default: with --latency-budget, for the host."
+        ),
+    ] = None,
     processes: Annotated[
         int | None, typer.Option(min=1, help="Fine-tunes at once. Default: all processors.")
     ] = None,
@@ -343,7 +348,7 @@ def search(  # noqa: PLR0913, PLR0917  one parameter per option
         tuple(kernel_times or ()),
         target,
         threads,
-        measure,
+        target == "host" and latency_budget is not None if measure is None else measure,
     )
     run_search(
         SearchRequest(

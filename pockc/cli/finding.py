@@ -115,6 +115,7 @@ def run_search(request: SearchRequest) -> None:
         session.check(budget)
         train, held_out = _data(request, session)
         scores = session.scores(train, request.proxy)
+        session.measuring = asked.measure
         if asked.measure:
             _measure(request, session, progress)
         analysis = _analysis(request, session, train, held_out)
@@ -125,6 +126,8 @@ def run_search(request: SearchRequest) -> None:
             finalists=request.finalists if request.fine_tune else 1,
         )
         outcome = session.search(gains, budget, settings, progress.update)
+        if asked.measure:
+            session.times.write(asked.times_target())
         chosen, reached = _chosen(analysis, outcome, request.finalists, progress)
     _write(request, session, outcome, (chosen, reached))
 

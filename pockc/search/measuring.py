@@ -17,7 +17,7 @@ from pockc.search.times_file import Measured, of_profile
 
 FIRST_STEPS = 4
 """Of the run that tells how many steps to measure."""
-SECONDS, FEWEST, MOST = 2.0, 10, 100
+SECONDS, FEWEST, MOST = 2.0, 10, 1000
 
 
 def measure(captured: Captured, config: Config, options: driver.Options) -> Measured:

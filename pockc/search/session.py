@@ -22,6 +22,7 @@ from pockc.search.estimate import Estimator
 from pockc.search.evolve import Budget, Found, Search, Settings, far_from
 from pockc.search.kernel_times import KernelTimes
 from pockc.search.measuring import measure
+from pockc.search.prediction import step_time
 from pockc.search.proxy import Scores, proxy_scores
 from pockc.search.space import Choice, Genes, Space, make_space
 
@@ -42,6 +43,8 @@ class Session:
         space: The schemes.
         times: Times of kernels.
         estimator: Knows what schemes cost.
+        measuring: Whether the best schemes are run here before a budget of time is held to be
+            kept.
     """
 
     captured: Captured
@@ -49,8 +52,10 @@ class Session:
     options: driver.Options
     space: Space
     times: KernelTimes
+    measuring: bool = False
     estimator: Estimator = field(init=False)
     _margin: float = field(init=False, default=1.0)
+    _time_margin: float = field(init=False, default=1.0)
 
     def __post_init__(self) -> None:
         """Begin with no cost known."""
@@ -127,7 +132,7 @@ class Session:
             UserError: [budget] Not even the head alone fits.
         """
         self.check(budget)
-        self._margin = 1.0
+        self._margin = self._time_margin = 1.0
         self._learn_costs(progress)
         search = Search(self.space, gains, self._cost, budget)
         least = search.look((0,) * len(self.space.units))
@@ -182,7 +187,8 @@ class Session:
         cost = self.estimator.composed(genes, near=True)
         if cost is None or self.estimator.is_exact(genes):
             return self.estimator.exact(genes)
-        return replace(cost, arena_bytes=int(cost.arena_bytes * self._margin))
+        arena_bytes = int(cost.arena_bytes * self._margin)
+        return replace(cost, arena_bytes=arena_bytes, step_ms=cost.step_ms * self._time_margin)
 
     def _by_hand(self, search: Search) -> list[Found]:
         """Return what one would try without a search: all biases, the last blocks that fit."""
@@ -205,8 +211,19 @@ class Session:
             if estimate is not None:
                 # Blocks leave holes in the arena that no sum of pieces shows.
                 self._margin = max(self._margin, cost.arena_bytes / estimate.arena_bytes)
+            if self.measuring and search.budget.step_ms and search.budget.allows(cost):
+                cost = self._measured(scheme.genes, cost)
             planned.append(search.correct(scheme.genes, cost))
         return [f for f in planned if search.budget.allows(f.cost)]
+
+    def _measured(self, genes: Genes, cost: Cost) -> Cost:
+        """Return a cost with the time that a scheme takes here, and learn how estimates err."""
+        self.measure(genes)
+        config = self.space.config(self.base, genes)
+        planned = driver.plan_captured(self.captured, config, self.options)
+        step_ms = step_time(planned, self.times, self.captured.micro_batches).ms
+        self._time_margin = max(self._time_margin, step_ms / cost.step_ms)
+        return replace(cost, step_ms=step_ms)
 
 
 _SGD: Mapping[str, object] = {"optimizer": Optimizer(name="sgd", lr=1.0, weight_decay=0.0)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ import pytest
 
 from pockc import driver, runtime
 from pockc.errors import UserError
+from pockc.frontend.captured import Captured
 from pockc.profile.work import work_of
-from pockc.scheme import load_config
+from pockc.scheme import Config, load_config
 from pockc.search.contribution import Contributions, from_proxy
 from pockc.search.cost import Cost, cost_of
 from pockc.search.evolve import Budget, Search, Settings
@@ -26,7 +28,7 @@ from pockc.search.output import config_text
 from pockc.search.prediction import step_time
 from pockc.search.space import Choice, Space, Unit
 from pockc.search.store import Store
-from pockc.search.times_file import Measured
+from pockc.search.times_file import Measured, kernel_key
 from tests import nets
 from tests.search.sessions import OPTIONS, session_of
 
@@ -227,6 +229,40 @@ def test_a_measured_step_takes_what_was_predicted_and_rests_on_nothing_else() ->
     assert predicted.share(Basis.MEASURED) == 1
     assert set(planned.kernels) >= {k for k in known.kernels if not k.startswith("pk_copy")}
     assert known.peaks is not None
+
+
+def test_schemes_that_run_slower_than_predicted_are_not_within_a_budget_of_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, session = session_of("resnet")
+    nothing = KernelTimes(session.times.target, 1, Measured(peaks=Peaks(50.0, 10.0)))
+    session = replace(session, times=KernelTimes(nothing.target, 1, nothing.measured))
+    ran = []
+
+    def twice_as_slow(captured: Captured, config: Config, options: driver.Options) -> Measured:
+        ran.append(config)
+        planned = driver.plan_captured(captured, config, options)
+        entry, layout = planned.entries[0], planned.memory.entries[0]
+        calls = [(s, work_of(entry.graph, s.kernel, s.node)) for s in layout.steps]
+        return Measured(
+            {
+                kernel_key(s.kernel, w): Timed(2 * nothing.step_ms(entry.graph, s), w)
+                for s, w in calls
+            }
+        )
+
+    monkeypatch.setattr("pockc.search.session.measure", twice_as_slow)
+    session.measuring = True
+    ones = {p: np.ones(i.shape[:1]) for p, i in session.captured.parameters.items()}
+    gains = from_proxy(session.space, session.captured, ones)
+    whole = session.estimator.exact(tuple(len(u.menu) - 1 for u in session.space.units))
+    budget = Budget(step_ms=1.2 * whole.step_ms)
+    outcome = session.search(gains, budget, Settings(population=8, generations=3))
+    assert ran
+    for found in (outcome.best, *outcome.finalists):
+        config = session.space.config(session.base, found.genes)
+        planned = driver.plan_captured(session.captured, config, OPTIONS)
+        assert step_time(planned, nothing).ms * 2 <= 1.2 * whole.step_ms * 1.001
 
 
 def test_kernels_of_another_machine_are_not_measured_here() -> None:
