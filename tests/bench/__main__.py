@@ -224,6 +224,9 @@ def times(
     stage: Annotated[
         str, typer.Option(help="build, measure or show; each needs those before it.")
     ] = "all",
+    rates: Annotated[
+        bool, typer.Option("--rates", help="Fit pockc.search.rates to other nets instead.")
+    ] = False,
     threads: ThreadsOption = 2,
 ) -> None:
     """Compare predicted step times with measured ones, over schemes of some nets.
@@ -232,7 +235,8 @@ def times(
     """
     from tests.bench import step_times
 
-    nets = [step_times.Net(n, threads) for n in step_times.chosen(only)]
+    known = step_times.RATE_NETS if rates else step_times.NETS
+    nets = [step_times.Net(n, threads) for n in step_times.chosen(only, known)]
     schemes = [s for net in nets for s in net.schemes]
     with progress_bar() as bar:
         for done, (net, scheme) in enumerate((n, s) for n in nets for s in n.schemes):
@@ -242,7 +246,10 @@ def times(
             turns = len(schemes) * step_times.ROUNDS
             for done, scheme in enumerate(step_times.measure(schemes, threads)):
                 bar.update("measured", done + 1, turns, scheme.folder.name)
-    if stage in ("all", "show"):
+    if stage in ("all", "show") and rates:
+        for kind, found in step_times.usual_rates(nets).items():
+            say(f'    "{kind}": {found},')
+    elif stage in ("all", "show"):
         from tests.bench.machine import description
 
         grid = step_times.grid(nets)

@@ -10,10 +10,13 @@ from __future__ import annotations
 import json
 import math
 import subprocess
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
+from statistics import fmean
 
+import numpy as np
 import torch
 
 from pockc import driver
@@ -24,10 +27,12 @@ from pockc.frontend.loading import UserModel
 from pockc.profile import lower_quartile
 from pockc.profile.record import program_here
 from pockc.scheme import Config
-from pockc.search.kernel_model import Basis
+from pockc.search.kernel_model import Basis, KernelModel, Timed, fitted
 from pockc.search.kernel_times import KernelTimes
+from pockc.search.machines import Peaks, last_cache_bytes
 from pockc.search.measuring import steady_profile
 from pockc.search.prediction import StepTime, step_time
+from pockc.search.rates import USUAL, Rates
 from pockc.search.times_file import Measured, add_times, of_profile, read_times
 from tests.bench.cases import WORKLOADS, Workload
 from tests.bench.nets import make_net
@@ -88,21 +93,23 @@ class Net:
     """A captured net and its schemes."""
 
     def __init__(self, name: str, threads: int) -> None:
-        """Capture a net of `NETS`."""
+        """Capture a net of `NETS` or `RATE_NETS`."""
         self.name, self.options = name, driver.Options(threads=threads)
+        self.workload = {**NETS, **RATE_NETS}[name]
         self.captured = self._capture()
         self.schemes = [Scheme(name, preset) for preset in SCHEMES]
 
     def _capture(self) -> Captured:
-        net = make_net(NETS[self.name])
+        net = make_net(self.workload)
         load_values(net, initial_values(net))
-        inputs, _ = make_batch(NETS[self.name])
+        inputs, _ = make_batch(self.workload)
         user = UserModel(net, (torch.from_numpy(inputs),))
         return driver.capture_model(user, self.config(SCHEMES[0]), self.options)
 
     def config(self, preset: str) -> Config:
         """Return what trains a scheme."""
-        return driver.read_config({"preset": preset}, {"optimizer": {"name": "adamw"}})
+        optimizer = "sgd" if self.name in RATE_NETS else "adamw"
+        return driver.read_config({"preset": preset}, {"optimizer": {"name": optimizer}})
 
     def planned(self, scheme: Scheme) -> driver.Planned:
         """Return the plan of a scheme."""
@@ -240,13 +247,43 @@ def grid(nets: Sequence[Net]) -> Grid:
     return Grid("Predicted and measured steps", COLUMNS, rows, names=2)
 
 
-def chosen(names: Sequence[str] | None) -> list[str]:
-    """Return the nets of these names, all for none.
+def chosen(names: Sequence[str] | None, known: Mapping[str, Workload]) -> list[str]:
+    """Return the nets of these names, all that are known for none.
 
     Raises:
         UserError: [net] There is no such net.
     """
-    if unknown := [n for n in names or () if n not in NETS]:
+    if unknown := [n for n in names or () if n not in known]:
         what = f"there is no net {', '.join(unknown)}"
-        raise UserError(Problem("net", what, fix=f"choose from: {', '.join(NETS)}"))
-    return list(names or NETS)
+        raise UserError(Problem("net", what, fix=f"choose from: {', '.join(known)}"))
+    return list(names or known)
+
+
+def usual_rates(nets: Sequence[Net]) -> dict[str, Rates]:
+    """Return what kinds of kernels reach in nets that were measured before.
+
+    A kernel counts once for each net, with the mean of its times in the net's schemes.
+    """
+    kinds: dict[str, list[Timed]] = defaultdict(list)
+    peaks = Peaks(0.0, 0.0)
+    for net in nets:
+        found: dict[str, list[Timed]] = defaultdict(list)
+        for scheme in net.schemes:
+            read(scheme)
+            peaks = peaks.or_better(scheme.recorded.peaks or peaks)
+            for symbol, timed in scheme.recorded.kernels.items():
+                found[symbol].append(timed)
+        for same in found.values():
+            kinds[same[0].work.kind].append(Timed(fmean(t.ms for t in same), same[0].work))
+    model = KernelModel(peaks, last_cache_bytes(targets.get("host")), ())
+    usual = np.array(astuple(USUAL))
+    rates = {}
+    for kind, some in sorted(kinds.items()):
+        terms = np.array([model.terms(t.work) for t in some]) * usual
+        factors = fitted(terms, np.array([t.ms for t in some]), WEAK_PULL)
+        rates[kind] = Rates(*(round(float(r), 2) for r in factors * usual))
+    return rates
+
+
+WEAK_PULL = 0.02
+"""So that `USUAL` decides only what these kernels do not tell."""
