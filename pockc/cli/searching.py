@@ -131,11 +131,9 @@ class Asked:
 def run_plan(asked: Asked, *, fit: bool, output: Path | None) -> None:
     """Print what a scheme costs; with `fit`, choose how to run it within the budget."""
     from pockc import driver
-    from pockc.search.cost import cost_of
     from pockc.search.fit import description
     from pockc.search.fit import fit as fitted
     from pockc.search.output import config_text
-    from pockc.search.prediction import step_time
 
     budget, config, options = asked.budget(), asked.config(), asked.options()
     if fit and budget.memory_bytes is None:
@@ -145,6 +143,8 @@ def run_plan(asked: Asked, *, fit: bool, output: Path | None) -> None:
         check_file_target(output)
     user = asked.user()
     times = asked.times()
+    if asked.measure or not fit:
+        cost = _planned(asked, user, config, times, shown=not fit)
     if fit and budget.memory_bytes is not None:
         chosen = fitted(
             lambda c: driver.capture_model(user, c, options),
@@ -157,22 +157,36 @@ def run_plan(asked: Asked, *, fit: bool, output: Path | None) -> None:
             taken = f"{size(cost.memory_bytes)}, {milliseconds(cost.step_ms)}"
             say(f"{description(tried):<36} {taken}")
         config, cost = chosen.config, chosen.cost
+        if asked.measure:
+            cost = _planned(asked, user, config, times, shown=True)
         if output is not None:
             output.write_text(config_text(config), encoding="utf-8")
             say(f"wrote {output}")
-    else:
-        captured = driver.capture_model(user, config, options)
-        planned = driver.plan_captured(captured, config, options)
-        if asked.measure:
-            measure_missing(asked, captured, config, planned, times)
-        cost = cost_of(planned, times, captured.micro_batches)
-        _show_plan(planned, cost, step_time(planned, times, captured.micro_batches))
     if not budget.allows(cost):
         raise UserError(_over(asked, budget, cost, config, user))
 
 
-def _show_plan(planned: driver.Planned, cost: Cost, predicted: StepTime) -> None:
-    made = table("Planned, nothing built", "", "", "", right=(1,))
+def _planned(
+    asked: Asked, user: UserModel, config: Config, times: KernelTimes, *, shown: bool
+) -> Cost:
+    """Return what a plan costs; its kernels are measured if that is asked for."""
+    from pockc import driver
+    from pockc.search.cost import cost_of
+    from pockc.search.prediction import step_time
+
+    captured = driver.capture_model(user, config, asked.options())
+    planned = driver.plan_captured(captured, config, asked.options())
+    if asked.measure:
+        measure_missing(asked, captured, config, planned, times)
+    cost = cost_of(planned, times, captured.micro_batches)
+    if shown:
+        title = "Planned, and measured" if asked.measure else "Planned, nothing built"
+        _show_plan(title, planned, cost, step_time(planned, times, captured.micro_batches))
+    return cost
+
+
+def _show_plan(title: str, planned: driver.Planned, cost: Cost, predicted: StepTime) -> None:
+    made = table(title, "", "", "", right=(1,))
     made.add_row(
         "state", size(cost.state_bytes), "what is trained, and the optimizer's tensors"
     )

@@ -142,3 +142,11 @@ def test_another_machines_kernels_are_not_measured_here(folder: Path, pockc: Com
     assert status != 0
     assert "[measure]" in err
     assert "pockc profile MODEL.pock --on user@host" in err
+
+
+def test_what_fit_chooses_is_measured_too(folder: Path, pockc: Command, tmp_path: Path) -> None:
+    words = ("--fit", "--memory-budget", "8MiB", "--kernel-times", tmp_path / "times.json")
+    out = plan(pockc, folder, "head", "--measure", *words)
+    assert "accumulate 1" in out
+    assert "Planned, and measured" in out
+    assert shares(out) == {"measured": 100}
