@@ -9,8 +9,8 @@ import numpy as np
 
 from pockc.errors import Problem, UserError
 from pockc.runtime import load
-from pockc.runtime.dtypes import BY_NAME
-from pockc.runtime.manifest import InputSpec, Manifest
+from pockc.runtime.inputs import drawn
+from pockc.runtime.manifest import Manifest
 
 _RTOL, _ATOL = 1e-3, 1e-4
 """How far predictions may be apart, the latter as a part of the largest."""
@@ -34,7 +34,7 @@ def compared(path: Path, folder: Path, manifest: Manifest) -> str:
     """
     specs = manifest.entries["predict"].inputs
     rng = np.random.default_rng(0)
-    batch = [_drawn(s, rng) for s in specs]
+    batch = [drawn(s, rng) for s in specs]
     try:
         import onnxruntime
 
@@ -61,11 +61,3 @@ def compared(path: Path, folder: Path, manifest: Manifest) -> str:
             fix = "please report this with the model"
             raise UserError(Problem("export-mismatch", what, fix=fix))
     return f"checked against predict (largest difference {worst:.2g})"
-
-
-def _drawn(spec: InputSpec, rng: np.random.Generator) -> np.ndarray:
-    element = BY_NAME[spec.dtype]
-    if element.kind == "f":
-        return rng.standard_normal(spec.shape).astype(element.numpy)
-    low, high = (0, 1) if spec.values is None else (spec.values.low, spec.values.high)
-    return rng.integers(low, high, spec.shape, endpoint=True).astype(element.numpy)
