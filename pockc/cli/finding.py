@@ -301,7 +301,7 @@ def _show(session: Session, outcome: Outcome, best: Found) -> None:
     cost = best.cost
     say(
         f"memory       {size(cost.memory_bytes)} planned (state {size(cost.state_bytes)}, "
-        f"arena {size(cost.arena_bytes)})"
+        f"arena {size(cost.arena_bytes)}, runtime {size(cost.runtime_bytes)})"
     )
     say(f"time         {milliseconds(cost.step_ms)} a step, estimated")
     say(f"contribution {best.contribution:.4f}, greedy {outcome.greedy.contribution:.4f}")

@@ -157,7 +157,8 @@ def _show_plan(planned: driver.Planned, cost: Cost, times: Any) -> None:  # noqa
     for entry in planned.memory.entries:
         made.add_row(f"  arena of {entry.name}", size(entry.arena_bytes))
     made.add_row("arena", size(cost.arena_bytes), "shared by the entries")
-    made.add_row("memory", size(cost.memory_bytes), "state and arena")
+    made.add_row("runtime", size(cost.runtime_bytes), "at most: tables, threads, the process")
+    made.add_row("memory", size(cost.memory_bytes), "what a budget is compared with")
     known = sum(k in times.measured for k in planned.kernels)
     note = f"estimated; {known} of {len(planned.kernels)} kernels were measured"
     made.add_row("time of a step", milliseconds(cost.step_ms), note)

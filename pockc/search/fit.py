@@ -54,7 +54,7 @@ def fit(
         config: What is trained, and how.
         options: The target.
         times: Times of kernels.
-        memory_bytes: The budget of state and arena.
+        memory_bytes: The budget of state, arena and runtime.
 
     Raises:
         UserError: [budget] Not even rows one by one fit.
