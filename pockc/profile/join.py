@@ -89,7 +89,7 @@ def joined(recording: Recording, folder: Path) -> Profile:
         step_ms=recording.step_ms,
         kernels=tuple(kernels),
         memory=None if planned is None else _memory(manifest, planned),
-        held=held_memory(recording, folder, manifest) if planned is None else None,
+        held=held_memory(recording, manifest) if planned is None else None,
         rss_before_bytes=recording.rss_before_bytes,
         rss_peak_bytes=recording.rss_peak_bytes,
         measuring_bytes=recording.measuring_bytes,

@@ -165,7 +165,7 @@ class HeldMemory(Strict):
         parameters: Trained parameters and buffers that steps change.
         optimizer_state: What the optimizer keeps.
         second_buffers: Of what cannot be renewed in place.
-        frozen: The file of constants.
+        frozen: The file of frozen tensors and constants.
         arena: What the runtime's allocator took from the system; 0 if it does not tell.
         peak: The most that it had given out of that.
         timeline: What it had given out behind every call of `train_step`.

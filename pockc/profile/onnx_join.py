@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from pockc.backends.onnx.names import node_path
 from pockc.ir import Graph
@@ -14,7 +13,7 @@ from pockc.ir.phases import step_phases
 from pockc.ir.source_text import read_sources
 from pockc.profile.model import TRAIN_STEP, HeldMemory, KernelFacts
 from pockc.profile.recording import RecordedEntry, Recording
-from pockc.runtime.manifest import Manifest
+from pockc.runtime.manifest import FROZEN_FILE, Manifest
 
 _MADE_FROM = re.compile(r"^fused ")
 """Before the name of the operator that ends a group which ONNX Runtime has joined."""
@@ -78,7 +77,7 @@ def _ends(name: str) -> Iterator[int]:
     yield from (m.start() for m in re.finditer(r"[/.]|_(?=\D)", name))
 
 
-def held_memory(recording: Recording, folder: Path, manifest: Manifest) -> HeldMemory:
+def held_memory(recording: Recording, manifest: Manifest) -> HeldMemory:
     """Return what the state takes by the manifest, and what ONNX Runtime said that it took."""
     entries = manifest.entries.values()
     state = {n for e in entries for n in (*e.reads, *e.writes)}
@@ -97,7 +96,7 @@ def held_memory(recording: Recording, folder: Path, manifest: Manifest) -> HeldM
         parameters=sum(sizes.values()) - optimizer,
         optimizer_state=optimizer,
         second_buffers=sum(sizes[n] for n in twice),
-        frozen=sum(f.stat().st_size for f in folder.glob("constants.safetensors")),
+        frozen=manifest.files[FROZEN_FILE].nbytes,
         arena=recording.held_bytes,
         peak=max(timeline, default=0),
         timeline=timeline,
