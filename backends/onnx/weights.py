@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from pockc.backends.onnx.elements import ELEMENTS
+from pockc.backends.onnx.elements import DTYPES, ELEMENTS
 from pockc.ir.types import DType
 from pockc.runtime.dtypes import BY_NAME, Array, raw_from
 from pockc.runtime.frozen import ALIGN_BYTES, CONSTANT, FrozenTensor, write_frozen
@@ -40,6 +40,19 @@ class Weight:
         dtype = dtype or DType.of(array.dtype)
         raw = raw_from(array, BY_NAME[dtype.value])
         return cls(raw.reshape(array.shape), dtype)
+
+    @classmethod
+    def stored(cls, tensor: onnx.TensorProto, folder: Path) -> Weight:
+        """Return a constant of a model in a folder; external data is a view of its file."""
+        dtype = DTYPES[tensor.data_type]
+        element = BY_NAME[dtype.value].numpy
+        facts = {e.key: e.value for e in tensor.external_data}
+        if facts:
+            path, begin = folder / facts["location"], int(facts["offset"])
+            raw = np.memmap(path, element, "r", begin, tuple(tensor.dims))
+        else:
+            raw = np.frombuffer(tensor.raw_data, element).reshape(tensor.dims)
+        return cls(raw, dtype)
 
     @cached_property
     def key(self) -> str:
@@ -70,10 +83,18 @@ def write_weights(
             if weight.raw.nbytes > INLINE_BYTES and weight.key not in name_of:
                 free = CONSTANT + (name if CONSTANT + name not in large else weight.key)
                 large[free], name_of[weight.key] = weight, free
+    begins = write_tensors(path, large, small)
+    return {key: begins[name] for key, name in name_of.items()}
+
+
+def write_tensors(
+    path: Path, large: Mapping[str, Weight], small: Mapping[str, Weight] | None = None
+) -> dict[str, int]:
+    """Write a file of tensors, large ones where vectors may begin; return where each begins."""
+    rest = (FrozenTensor(_new(*s)) for s in (small or {}).items())
     with path.open("wb") as file:
-        write_frozen(file, (*_placed(large), *(FrozenTensor(_new(*s)) for s in small.items())))
-    stored = read_header(path).tensors
-    return {key: stored[name].begin for key, name in name_of.items()}
+        write_frozen(file, (*_placed(large), *rest))
+    return {name: stored.begin for name, stored in read_header(path).tensors.items()}
 
 
 def _placed(weights: Mapping[str, Weight]) -> Iterator[FrozenTensor]:
@@ -89,27 +110,30 @@ def _new(name: str, weight: Weight) -> NewTensor:
     return NewTensor(name, element, weight.raw.shape, array_chunks(weight.raw))
 
 
-def initializer(name: str, weight: Weight, places: Mapping[str, int]) -> onnx.TensorProto:
-    """Return a constant as a model holds it."""
+def initializer(
+    name: str, weight: Weight, places: Mapping[str, int], file: str = FROZEN_FILE
+) -> onnx.TensorProto:
+    """Return a constant as a model holds it.
+
+    Args:
+        name: Its name in the model.
+        weight: The constant.
+        places: Where constants begin in the file, by key; the others are part of the model.
+        file: The file, beside the model.
+    """
     tensor = TensorProto(name=name, data_type=ELEMENTS[weight.dtype], dims=weight.raw.shape)
-    if weight.raw.nbytes <= INLINE_BYTES:
+    if not places or weight.key not in places:
         tensor.raw_data = weight.raw.tobytes()
         return tensor
     tensor.data_location = TensorProto.EXTERNAL
-    facts = {"location": FROZEN_FILE, "offset": places[weight.key], "length": weight.raw.nbytes}
+    facts = {"location": file, "offset": places[weight.key], "length": weight.raw.nbytes}
     for key, value in facts.items():
         tensor.external_data.add(key=key, value=str(value))
     return tensor
 
 
-def inlined(weights: Mapping[str, Weight]) -> list[onnx.TensorProto]:
-    """Return constants as a model holds them that has no other file."""
-    return [
-        TensorProto(
-            name=name,
-            data_type=ELEMENTS[weight.dtype],
-            dims=weight.raw.shape,
-            raw_data=weight.raw.tobytes(),
-        )
-        for name, weight in weights.items()
-    ]
+def initializers(
+    weights: Mapping[str, Weight], places: Mapping[str, int], file: str = FROZEN_FILE
+) -> list[onnx.TensorProto]:
+    """Return constants as a model holds them, all of them inside if there are no places."""
+    return [initializer(name, weight, places, file) for name, weight in weights.items()]

@@ -12,18 +12,23 @@ from pockc.runtime import load
 from pockc.runtime.inputs import drawn
 from pockc.runtime.manifest import Manifest
 
+SPLIT_BYTES = 1 << 30
+"""Constants of more bytes go to a file beside the model: protobuf holds twice that at most."""
+
 _RTOL, _ATOL = 1e-3, 1e-4
 """How far predictions may be apart, the latter as a part of the largest."""
 
 
-def write_model(path: Path, folder: Path, values: Mapping[str, np.ndarray], name: str) -> None:
-    """Write the model of an artifact with these weights; `name` is the file's final name."""
+def write_model(
+    path: Path, folder: Path, values: Mapping[str, np.ndarray], split_bytes: int = SPLIT_BYTES
+) -> list[Path]:
+    """Write the model of an artifact with these weights; return its files, the model last."""
     try:
         from pockc.backends.onnx import inference
     except ImportError as error:
         what = f"an ONNX model needs a package that is missing: {error.name}"
         raise UserError(Problem("no-onnx", what, fix="pip install 'pockc[onnx]'")) from error
-    inference.save(inference.inference_model(folder, values), path, name)
+    return inference.save(inference.inference_model(folder, values), path, split_bytes)
 
 
 def compared(path: Path, folder: Path, manifest: Manifest) -> str:
