@@ -96,7 +96,7 @@ def compile_(  # noqa: PLR0913, PLR0917  one parameter per option
     ] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="full, head, bias, last:N or pockengine; rules refine it."),
+        typer.Option(help="full, head, bias, last:N, pockengine, bert, ...; rules refine it."),
     ] = None,
     optimizer: Annotated[
         str | None,
@@ -213,7 +213,8 @@ def plan(  # noqa: PLR0913, PLR0917  one parameter per option
     model: ModelArg,
     sparse_update: ConfigOption = None,
     preset: Annotated[
-        str | None, typer.Option(help="full, head, bias, last:N or pockengine.")
+        str | None,
+        typer.Option(help="full, head, bias, last:N, pockengine, bert, ...; rules refine it."),
     ] = None,
     memory_budget: BudgetOption = None,
     latency_budget: LatencyOption = None,

@@ -161,6 +161,7 @@ def _show_plan(planned: driver.Planned, cost: Cost, times: Any) -> None:  # noqa
     known = sum(k in times.measured for k in planned.kernels)
     note = f"estimated; {known} of {len(planned.kernels)} kernels were measured"
     made.add_row("time of a step", milliseconds(cost.step_ms), note)
+    made.caption = planned.scheme.origin or None
     show(made)
 
 
