@@ -219,7 +219,10 @@ def plan(  # noqa: PLR0913, PLR0917  one parameter per option
     memory_budget: BudgetOption = None,
     latency_budget: LatencyOption = None,
     fit: Annotated[
-        bool, typer.Option("--fit", help="Choose micro-batches that meet the memory budget.")
+        bool,
+        typer.Option(
+            "--fit", help="Meet the memory budget by computing blocks again and micro-batches."
+        ),
     ] = False,
     output: Annotated[
         Path | None,
@@ -232,6 +235,7 @@ def plan(  # noqa: PLR0913, PLR0917  one parameter per option
     kernel_times: TimesOption = None,
     target: Annotated[str, typer.Option(help="The machine it is for; see `targets`.")] = "host",
     threads: ThreadsOption = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON line.")] = False,
 ) -> None:
     """Say what a scheme takes in memory and time, without building anything.
 
@@ -254,7 +258,7 @@ def plan(  # noqa: PLR0913, PLR0917  one parameter per option
         target,
         threads,
     )
-    run_plan(asked, fit=fit, output=output)
+    run_plan(asked, fit=fit, output=output, json=json)
 
 
 @app.command()

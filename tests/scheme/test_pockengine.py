@@ -100,6 +100,16 @@ def test_a_block_that_begins_with_a_full_filter_trains_that_one() -> None:
     assert because(b.model()) == {"preset pockengine: resnet50, carried over to 2 blocks"}
 
 
+def test_convolutions_over_time_are_convolutions() -> None:
+    b = Builder()
+    for i in range(4):
+        b.container(f"features.{i}", "Block")
+        b.add(f"features.{i}.0", "Conv1d", weight=(8, 8, 5), bias=(8,))
+    assert names(b.model()) == {
+        f"features.{i}.0.{n}" for i in (2, 3) for n in ("weight", "bias")
+    }
+
+
 def test_biases_of_the_attention_alone_do_not_make_a_bert() -> None:
     b = Builder()
     for i in range(8):
