@@ -2,7 +2,8 @@
 
 Each model takes the state and returns it anew. Every tensor of the state has one buffer, or two
 that take turns where the old value may still be read when the new one is written. They are
-bound to the model once, so that a step copies nothing but its batch and its loss.
+bound to the model once (on a GPU: when the first steps have put them there), so that a step
+copies nothing but its batch and its loss.
 """
 
 from __future__ import annotations
@@ -21,32 +22,11 @@ from pockc.errors import Problem, UserError
 from pockc.runtime.dtypes import BY_NAME, Array
 from pockc.runtime.library import Entry, Memory, Tensor
 from pockc.runtime.manifest import InputSpec, Manifest, OutputSpec, TensorSpec
-
-CPU = "CPUExecutionProvider"
-_DEVICES = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "cuda"}
-"""Where the tensors of a provider live, if not in the memory of the processor."""
+from pockc.runtime.onnx_providers import chosen, device_of, new_session, onnxruntime
+from pockc.runtime.onnx_state import Bound, Slot, bind_state, value_of
 
 _IN_PLACE = "pockc.in_place"
 _PORTS = "pockc.io"
-
-
-@dataclass
-class _Slot:
-    """A tensor of the state: one buffer, or two of which `current` holds the value."""
-
-    tensor: Tensor
-    values: list[Any]
-    hosts: list[Array | None]
-    current: int = 0
-
-    @property
-    def value(self) -> Any:  # noqa: ANN401  an OrtValue
-        return self.values[self.current]
-
-    @property
-    def target(self) -> int:
-        """The buffer that takes the next value."""
-        return (self.current + 1) % len(self.values)
 
 
 @dataclass(frozen=True)
@@ -66,8 +46,9 @@ class _Model:
     batch: list[Array]
     scalars: dict[str, Array]
     results: dict[str, Array]
-    fixed: list[tuple[str, Any, bool]]
-    bindings: dict[tuple[int, ...], Any]
+    given: list[tuple[str, Any]]
+    shown: list[tuple[str, Any]]
+    bindings: dict[tuple[tuple[int, int], ...], Bound]
 
 
 class OnnxProgram:
@@ -85,11 +66,11 @@ class OnnxProgram:
         Raises:
             UserError: [no-onnxruntime] It is not installed; [no-provider] it lacks a provider.
         """
-        self._ort = _onnxruntime()
+        self._ort = onnxruntime()
         self._folder, self._manifest = folder, manifest
         self._threads = threads
-        self._providers = _checked(self._ort, providers)
-        self._device = _DEVICES.get(_name(self._providers[0]), "cpu")
+        self._providers = chosen(self._ort, providers)
+        self._device = device_of(self._providers[0])
         self._step, self._seed = 0, manifest.seed
         self._models: dict[str, _Model] = {}
         self._open = True
@@ -99,7 +80,7 @@ class OnnxProgram:
         self._slots = self._allocate()
         self.tensors = tuple(s.tensor for s in self._slots.values())
 
-    def _allocate(self) -> dict[str, _Slot]:
+    def _allocate(self) -> dict[str, Slot]:
         entries = self._manifest.entries.values()
         names = sorted({n for e in entries for n in (*e.reads, *e.writes)})
         written = {n for e in entries for n in e.writes}
@@ -109,22 +90,8 @@ class OnnxProgram:
         for index, name in enumerate(names):
             spec = self._manifest.tensors[name]
             tensor = _state_tensor(index, name, spec, name in written, name in sums)
-            count = 2 if name in twice else 1
-            made = [self._buffer(tensor.shape, tensor.element.name) for _ in range(count)]
-            slots[name] = _Slot(tensor, [v for v, _ in made], [h for _, h in made])
+            slots[name] = Slot(self._ort, tensor, 2 if name in twice else 1, self._device)
         return slots
-
-    def _buffer(self, shape: tuple[int, ...], dtype: str) -> tuple[Any, Array | None]:
-        """Return a tensor of zeros on the device and, if that is the processor, its memory."""
-        zeros = np.zeros(shape, BY_NAME[dtype].numpy)
-        value = self._ort_value(zeros, dtype, self._device)
-        return value, zeros if self._device == "cpu" else None
-
-    def _ort_value(self, array: Array, dtype: str, device: str) -> Any:  # noqa: ANN401
-        value_of = self._ort.OrtValue
-        if dtype == "bf16":
-            return value_of.ortvalue_from_numpy_with_onnx_type(array, _BFLOAT16)
-        return value_of.ortvalue_from_numpy(array, device, 0)
 
     @property
     def _parts(self) -> int:
@@ -138,13 +105,18 @@ class OnnxProgram:
     def close(self) -> None:
         """Let go of models and state. Closing twice does nothing."""
         self._open = False
-        self._models.clear()
+        # What is bound lies in memory of the session's, which must outlive it.
+        for model in self._models.values():
+            model.bindings.clear()
+            model.given.clear()
+            model.shown.clear()
         self._slots.clear()
+        self._models.clear()
 
     @property
     def memory(self) -> Memory:
         """What the state takes; ONNX Runtime allocates everything else by itself."""
-        nbytes = sum(s.tensor.nbytes * len(s.values) for s in self._slots.values())
+        nbytes = sum(s.tensor.nbytes * len(s.buffers) for s in self._slots.values())
         return Memory(nbytes, 0, 0, nbytes, 0)
 
     @property
@@ -155,26 +127,20 @@ class OnnxProgram:
     def memory_of(self, tensor: Tensor) -> memoryview | None:
         """Return a tensor's memory, None if a device holds it."""
         slot = self._slots[tensor.name]
-        host = slot.hosts[slot.current]
-        return None if host is None else memoryview(host.reshape(-1).view(np.uint8).data)
+        return (
+            memoryview(slot.array().reshape(-1).view(np.uint8).data)
+            if slot.device.is_host
+            else None
+        )
 
     def read(self, tensor: Tensor, first: int, target: Array) -> None:
         """Copy elements from number `first` on into a contiguous array."""
-        slot = self._slots[tensor.name]
-        host = slot.hosts[slot.current]
-        source = slot.value.numpy() if host is None else host
+        source = self._slots[tensor.name].array()
         target.reshape(-1)[:] = source.reshape(-1)[first : first + target.size]
 
     def write(self, tensor: Tensor, first: int, source: Array) -> None:
         """Copy a contiguous array over the elements from number `first` on."""
-        slot = self._slots[tensor.name]
-        host = slot.hosts[slot.current]
-        if host is not None:
-            host.reshape(-1)[first : first + source.size] = source.reshape(-1)
-            return
-        whole = source if source.size == tensor.size else np.array(slot.value.numpy())
-        whole.reshape(-1)[first : first + source.size] = source.reshape(-1)
-        slot.value.update_inplace(np.ascontiguousarray(whole.reshape(tensor.shape)))
+        self._slots[tensor.name].write(first, source)
 
     def frozen_offset(self, tensor: Tensor) -> int:
         """Return 0: what is frozen is part of the models."""
@@ -190,9 +156,7 @@ class OnnxProgram:
         for slot in self._slots.values():
             if not slot.tensor.written or slot.tensor.element.kind != "f":
                 continue
-            host = slot.hosts[slot.current]
-            array = slot.value.numpy() if host is None else host
-            if not np.isfinite(array).all():
+            if not np.isfinite(slot.array()).all():
                 return slot.tensor
         return None
 
@@ -249,29 +213,43 @@ class OnnxProgram:
             memory[...] = given.reshape(memory.shape)
         for name, memory in model.scalars.items():
             memory[...] = numbers[name]
-        model.session.run_with_iobinding(self._binding(model))
-        for port in model.writes:
-            slot = self._slots[port.tensor]
-            slot.current = slot.target
+        bound = self._bound(model)
+        if not self._device.is_host:
+            # Binding is what copies to a device.
+            for name, value in model.given:
+                bound.binding.bind_ortvalue_input(name, value)
+        self._run(model.session, bound)
+        made = bound.binding.get_outputs() if any(bound.made) else bound.made
+        for port, of, value in zip(model.writes, bound.made, made, strict=False):
+            self._slots[port.tensor].turn(value if of else None)
 
-    def _binding(self, model: _Model) -> Any:  # noqa: ANN401  an IOBinding
+    def _run(self, session: Any, bound: Bound) -> None:  # noqa: ANN401
+        try:
+            session.run_with_iobinding(bound.binding)
+        except Exception as error:
+            own = self._providers[0][0].removesuffix("ExecutionProvider").lower()
+            what = f"ONNX Runtime {self._ort.__version__} fails on {own}: {error}"
+            fix = (
+                "if the provider lacks an operator: take a newer onnxruntime, or the processor"
+            )
+            raise UserError(Problem("onnx-run", what, fix=fix)) from error
+
+    def _bound(self, model: _Model) -> Bound:
         """Return the binding for the buffers whose turn it is; there are two in the end."""
-        used = [self._slots[p.tensor] for p in (*model.reads, *model.writes)]
-        turn = tuple(s.current for s in used)
-        if turn not in model.bindings:
-            binding = model.session.io_binding()
-            for port in model.reads:
-                binding.bind_ortvalue_input(port.name, self._slots[port.tensor].value)
-            for port in model.writes:
-                slot = self._slots[port.tensor]
-                binding.bind_ortvalue_output(port.name, slot.values[slot.target])
-            for name, value, is_input in model.fixed:
-                if is_input:
-                    binding.bind_ortvalue_input(name, value)
-                else:
-                    binding.bind_ortvalue_output(name, value)
-            model.bindings[turn] = binding
-        return model.bindings[turn]
+        reads = [(p.name, self._slots[p.tensor]) for p in model.reads]
+        writes = [(p.name, self._slots[p.tensor]) for p in model.writes]
+        places = tuple(s.place for _, s in (*reads, *writes))
+        if places not in model.bindings:
+            versions = [v for _, v in places]
+            for old in [k for k in model.bindings if [v for _, v in k] != versions]:
+                del model.bindings[old]
+            bound = bind_state(model.session, reads, writes, self._device)
+            for name, value in model.given:
+                bound.binding.bind_ortvalue_input(name, value)
+            for name, value in model.shown:
+                bound.binding.bind_ortvalue_output(name, value)
+            model.bindings[places] = bound
+        return model.bindings[places]
 
     def _model(self, name: str) -> _Model:
         if name not in self._models:
@@ -280,7 +258,7 @@ class OnnxProgram:
 
     def _load(self, name: str) -> _Model:
         path, spec = self._folder / f"{name}.onnx", self._manifest.entries[name]
-        session = self._session(path)
+        session = new_session(self._ort, path, self._providers, self._threads)
         ports = json.loads(session.get_modelmeta().custom_metadata_map[_PORTS])
         inputs = [_Port(p["name"], p["role"], p["tensor"]) for p in ports["inputs"]]
         outputs = [_Port(p["name"], p["role"], p.get("tensor", "")) for p in ports["outputs"]]
@@ -292,7 +270,8 @@ class OnnxProgram:
             batch=[],
             scalars={},
             results={},
-            fixed=[],
+            given=[],
+            shown=[],
             bindings={},
         )
         specs: dict[str, InputSpec] = {s.name: s for s in spec.inputs}
@@ -301,75 +280,20 @@ class OnnxProgram:
                 own = specs[port.tensor]
                 array = np.zeros(own.shape, BY_NAME[own.dtype].numpy)
                 model.batch.append(array)
-                model.fixed.append((port.name, self._ort_value(array, own.dtype, "cpu"), True))
+                model.given.append((port.name, value_of(self._ort, array, own.dtype)))
             elif port.role == "scalar":
                 scalar = np.zeros((), _SCALARS[types[port.name]])
                 model.scalars[port.tensor] = scalar
-                model.fixed.append((port.name, self._ort_value(scalar, "", "cpu"), True))
+                model.given.append((port.name, value_of(self._ort, scalar, "")))
         shown: list[OutputSpec] = list(spec.outputs)
         for port, out in zip((p for p in outputs if not p.tensor), shown, strict=True):
             array = np.zeros(out.shape, BY_NAME[out.dtype].numpy)
             model.results[out.name] = array
-            model.fixed.append((port.name, self._ort_value(array, out.dtype, "cpu"), False))
+            model.shown.append((port.name, value_of(self._ort, array, out.dtype)))
         return model
 
-    def _session(self, path: Path) -> Any:  # noqa: ANN401  an InferenceSession
-        options = self._ort.SessionOptions()
-        options.intra_op_num_threads = self._threads or 0
-        options.log_severity_level = 3
-        # One block for a whole run would be allocated beside those of the first run, which the
-        # runtime keeps: half the memory at the same speed without (MobileNetV2: 384, 709 MiB).
-        options.enable_mem_pattern = False
-        try:
-            return self._ort.InferenceSession(str(path), options, providers=self._providers)
-        except Exception as error:
-            what = f"ONNX Runtime {self._ort.__version__} does not load {path}: {error}"
-            fix = "compile with an older --opset, or install a newer onnxruntime"
-            raise UserError(Problem("onnx-load", what, fix=fix)) from error
 
-
-_BFLOAT16 = 16
 _SCALARS = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
-
-
-def _onnxruntime() -> Any:  # noqa: ANN401  the module; this is the one place that imports it
-    try:
-        import onnxruntime
-    except ImportError:
-        what = "the artifact holds ONNX models, and onnxruntime is not installed"
-        raise UserError(
-            Problem("no-onnxruntime", what, fix="pip install onnxruntime")
-        ) from None
-    return onnxruntime
-
-
-def _checked(ort: Any, wanted: Sequence[Any] | None) -> list[Any]:  # noqa: ANN401
-    """Return providers with their full names, the processor last.
-
-    Raises:
-        UserError: [no-provider] The installed package lacks one.
-    """
-    present = ort.get_available_providers()
-    full = {p.removesuffix("ExecutionProvider").lower(): p for p in present}
-    found, problems = [], []
-    for one in wanted or ():
-        name, options = one if isinstance(one, tuple) else (one, {})
-        known = name if name in present else full.get(name.lower())
-        if known is None:
-            what = f"this onnxruntime has no execution provider '{name}'"
-            fix = f"choose from: {', '.join(sorted(full))}; or install a package that has it"
-            problems.append(Problem("no-provider", what, fix=fix))
-        else:
-            found.append((known, dict(options)))
-    if problems:
-        raise UserError(*problems)
-    if all(name != CPU for name, _ in found):
-        found.append((CPU, {}))
-    return found
-
-
-def _name(provider: Any) -> str:  # noqa: ANN401
-    return str(provider[0] if isinstance(provider, tuple) else provider)
 
 
 def _mix(x: int) -> int:

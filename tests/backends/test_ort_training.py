@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,15 +15,13 @@ from pockc.errors import UserError
 from pockc.frontend.loading import UserModel
 from pockc.ir import DType
 from tests import nets
+from tests.environments import environment
 from tests.parity.reference import EagerTrainer, arrays
 from tests.parity.test_parity import captured, parts_of, scheme_of
 from tests.support import close
 from tests.tolerances import tolerance
 
 pytestmark = pytest.mark.needs_torch
-
-ENVIRONMENT = "POCKC_ORT_TRAINING"
-"""Names the Python of an environment that exists already."""
 
 # The API imports torch, though it does nothing with it here.
 PACKAGES = ("onnxruntime-training-cpu==1.19.2", "numpy<2", "onnx<1.17", "torch==2.13.0")
@@ -34,22 +31,9 @@ PACKAGES += ("cerberus", "h5py", "packaging")
 @pytest.fixture(scope="module")
 def python() -> Path:
     """The Python of an environment with the training API, made if there is none."""
-    given = os.environ.get(ENVIRONMENT)
-    if given:
-        return Path(given)
     if sys.version_info >= (3, 12):
         pytest.skip("onnxruntime-training 1.19.2 has no wheels beyond Python 3.11")
-    folder = Path(__file__).parents[2] / ".venv-ort-training"
-    found = folder / "bin" / "python"
-    if not (folder / "complete").exists():
-        try:
-            subprocess.run([sys.executable, "-m", "venv", folder], check=True, timeout=60)
-            command = [str(found), "-m", "pip", "install", "-q", *PACKAGES]
-            subprocess.run(command, check=True, timeout=400, capture_output=True)
-        except (subprocess.SubprocessError, OSError) as error:
-            pytest.skip(f"onnxruntime-training cannot be installed: {error}")
-        (folder / "complete").touch()
-    return found
+    return environment("ort-training", *PACKAGES)
 
 
 def compiled(

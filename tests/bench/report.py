@@ -200,15 +200,20 @@ def _peer_list(results: Results) -> str:
     return "\n".join(f"- {p}: {PEERS[p].title}" for p in used if p in PEERS) + "\n"
 
 
+ONNX_CAPTION = (
+    "The [backend onnx](backends/onnx/README.md) in a stock ONNX Runtime; *time* and *memory* "
+    "are its as a part of\nONNX Runtime training's (`ort`)."
+)
+
+
 def readme_section(results: Results) -> str:
     """Return what stands between the marks of the README."""
     others = dict.fromkeys(m.peer for c in results.cases for m in c.peers if not m.failed)
     titles = "; ".join(f"{p}: {PEERS[p].title}" for p in others if p in PEERS and p != OURS)
     onnx = through_onnx(results)
-    both = [summary(results), *([onnx] if onnx.rows else [])]
-    tables = "\n".join(map(markdown, both))
+    second = f"\n{ONNX_CAPTION}\n\n{markdown(onnx)}" if onnx.rows else ""
     return (
-        f"{tables}\n"
+        f"{markdown(summary(results))}{second}\n"
         f"{heading(results)}\nOthers: {titles}. Memory is the peak of the steps above the "
         "process after its imports.\n"
     )

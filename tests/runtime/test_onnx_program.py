@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -53,13 +54,17 @@ def test_a_hundred_steps_neither_grow_nor_move_the_state(folder: Path) -> None:
         program = program_of(artifact)
         for _ in range(10):
             artifact.train_step(*batch)
-        before = {n: [v.data_ptr() for v in slot.values] for n, slot in program._slots.items()}
+        before = {
+            n: [b.value.data_ptr() for b in slot.buffers] for n, slot in program._slots.items()
+        }
         bindings = [id(b) for b in program._models["train_step"].bindings.values()]
         began = resident_bytes()
         for _ in range(100):
             artifact.train_step(*batch)
         grown = resident_bytes() - began
-        after = {n: [v.data_ptr() for v in slot.values] for n, slot in program._slots.items()}
+        after = {
+            n: [b.value.data_ptr() for b in slot.buffers] for n, slot in program._slots.items()
+        }
         assert after == before
         # The two sets of buffers take turns: nothing was bound anew, and nothing was copied.
         assert [id(b) for b in program._models["train_step"].bindings.values()] == bindings
@@ -73,16 +78,16 @@ def test_outputs_are_written_where_the_next_step_reads(folder: Path) -> None:
         program = program_of(artifact)
         slot = program._slots["classifier.weight"]
         artifact.train_step(*batch)
-        host = slot.hosts[slot.current]
+        host = slot.now.host
         assert host is not None
-        assert slot.value.data_ptr() == host.ctypes.data
+        assert slot.now.value.data_ptr() == host.ctypes.data
         np.testing.assert_array_equal(host, artifact.state.array("classifier.weight"))
 
 
 def test_moments_have_one_buffer_and_weights_that_gradients_pass_have_two(folder: Path) -> None:
     with runtime.load(folder) as artifact:
         program = program_of(artifact)
-        counts = {n: len(s.values) for n, s in program._slots.items()}
+        counts = {n: len(s.buffers) for n, s in program._slots.items()}
     assert counts["optimizer.mean.blocks.1.expand.0.weight"] == 1
     assert counts["classifier.bias"] == 1
     assert counts["blocks.1.expand.0.weight"] == 2
@@ -131,6 +136,24 @@ def test_a_provider_that_is_not_there_is_told_with_the_choices(folder: Path) -> 
     text = str(caught.value)
     assert "[no-provider] this onnxruntime has no execution provider 'cudda'" in text
     assert "cpu" in text
+
+
+def test_what_a_provider_cannot_run_is_told(folder: Path) -> None:
+    def run(_: object) -> None:
+        raise RuntimeError("The Indices output is not supported yet.")
+
+    batch = arrays(nets.batches("mobilenet", 8, 1)[0])
+    with runtime.load(folder) as artifact:
+        artifact.train_step(*batch)
+        model = program_of(artifact)._models["train_step"]
+        binding = model.session.io_binding
+        model.session = SimpleNamespace(run_with_iobinding=run, io_binding=binding)
+        with pytest.raises(UserError) as caught:
+            artifact.train_step(*batch)
+        assert artifact.step == 1
+    text = str(caught.value)
+    assert "[onnx-run] ONNX Runtime" in text
+    assert "fails on cpu: The Indices output is not supported yet." in text
 
 
 def test_models_are_standard_readable_and_the_same_every_time(
