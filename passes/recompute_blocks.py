@@ -46,10 +46,11 @@ class RecomputeBlocks:
         turn = forward_end(graph)
         if turn is None:
             return graph
-        inside = _inner_values(graph, turn, self.modules)
+        late = ancestors(graph, renewed(graph))
+        forward = [n for i, n in enumerate(graph.nodes) if i <= turn or n.name not in late]
+        inside = _inner_values(graph, forward, self.modules)
         if not inside:
             return graph
-        late = ancestors(graph, renewed(graph))
         rewriter = Rewriter(graph)
         again: dict[str, str] = {}
         for at, node in enumerate(graph.nodes):
@@ -66,13 +67,17 @@ class RecomputeBlocks:
         return EliminateDead()(rewriter.finish())
 
 
-def _inner_values(graph: Graph, turn: int, modules: Iterable[str]) -> Mapping[str, Node]:
+def _inner_values(
+    graph: Graph, forward: Iterable[Node], modules: Iterable[str]
+) -> Mapping[str, Node]:
     """Return the nodes of the forward pass whose results are made again, by name.
 
-    A node that a pass has added knows no module: it belongs to that of its last operand.
+    A node that a pass has added knows no module: it belongs to that of its last operand. The
+    forward pass includes what backward does not build on, as the sum that makes the loss: what
+    that reads of a block is there, and need not be made again.
     """
     owner: dict[str, str | None] = {}
-    forward = graph.nodes[: turn + 1]
+    forward = list(forward)
     for node in forward:
         module = node.source.module if node.source else ""
         if module:

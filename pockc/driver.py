@@ -224,6 +224,7 @@ class Planned:
         entries: The graphs as they will run, with their calls.
         memory: Where every byte lies.
         kernels: The kernels to build, by symbol, in the order of their names.
+        host: What the memory of the runtime depends on besides.
     """
 
     scheme: Scheme
@@ -231,6 +232,12 @@ class Planned:
     entries: tuple[plan.Entry, ...]
     memory: plan.Plan
     kernels: Mapping[str, Kernel]
+    host: plan.Host
+
+    @property
+    def runtime(self) -> plan.RuntimeMemory:
+        """At most what the process that runs it takes besides state and arena."""
+        return plan.runtime_memory(self.memory, self.host)
 
 
 def plan_captured(
@@ -251,11 +258,13 @@ def plan_captured(
         UserError: The configuration or the target cannot be used; says why.
     """
     scheme, recipes, graphs = _finished(captured, config, options, known)
-    threads = options.threads or targets.get(options.target).cores
+    target = targets.get(options.target)
+    threads = options.threads or target.cores
     kernels = native.plan_kernels(
         tvm.BACKEND, graphs, options.target, threads, _schedules(options)
     )
-    return Planned(scheme, recipes, kernels.entries, kernels.memory, kernels.kernels)
+    host = native.host_for(target.triple, threads)
+    return Planned(scheme, recipes, kernels.entries, kernels.memory, kernels.kernels, host)
 
 
 def _finished(

@@ -176,7 +176,8 @@ class Manifest:
         learning_rate: Used where none is given.
         seed: The seed of a fresh artifact.
         class_names: What the labels mean, empty if unknown.
-        memory: Planned bytes: `state_bytes` and `arena_bytes` private, `frozen_bytes` mapped.
+        memory: Planned bytes: `state_bytes` and `arena_bytes` private, `frozen_bytes` mapped,
+            `runtime_bytes` at most what the process takes besides.
         report: What the compiler wants to show: scheme, kernels, counts. JSON values.
         files: Every other file of the folder.
     """

@@ -11,7 +11,7 @@ from pockc.backends.native.device import (
 )
 from pockc.backends.native.emit import KernelPlan, emit, plan_kernels, product_of
 from pockc.backends.native.link import HOST, NativeTarget, link
-from pockc.backends.native.machine import machine_for
+from pockc.backends.native.machine import host_for, machine_for
 from pockc.backends.native.tables import table_source
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "build_device",
     "copy_headers",
     "emit",
+    "host_for",
     "link",
     "link_static",
     "machine_for",

@@ -11,6 +11,7 @@ from pockc import plan
 from pockc.backends.base import Job, Kernel, KernelMaker
 from pockc.backends.native.device import COMMAND, build_device, link_static
 from pockc.backends.native.link import NativeTarget, link
+from pockc.backends.native.machine import host_for
 from pockc.backends.schedule import DEFAULT, Schedule
 from pockc.ir.graph import Graph
 from pockc.plan.product import Made, Product
@@ -75,8 +76,13 @@ def emit(
     job.progress("link", 1, 1)
     report = _report(chosen.entries, chosen.memory) | _tuning(chosen.kernels, job, threads)
     made = product_of(chosen.memory, files, machine, report)
+    runtime = plan.runtime_memory(chosen.memory, host_for(machine.triple, threads))
     memory_map = plan.occupancy(chosen.entries, chosen.memory)
-    return replace(made, memory_map=plan.occupancy_text(memory_map))
+    return replace(
+        made,
+        memory={**made.memory, "runtime_bytes": runtime.nbytes},
+        memory_map=plan.occupancy_text(memory_map),
+    )
 
 
 def _link(

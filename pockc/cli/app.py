@@ -185,7 +185,11 @@ def compile_(  # noqa: PLR0913, PLR0917  one parameter per option
 
 BudgetOption = Annotated[
     str | None,
-    typer.Option("--memory-budget", metavar="64MiB", help="Of state and arena together."),
+    typer.Option(
+        "--memory-budget",
+        metavar="64MiB",
+        help="Of the process that trains: state, arena, runtime.",
+    ),
 ]
 LatencyOption = Annotated[
     str | None, typer.Option("--latency-budget", metavar="50ms", help="Of one training step.")

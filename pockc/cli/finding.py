@@ -370,7 +370,7 @@ def _show(request: SearchRequest, found: _Search) -> None:
     cost = best.cost
     say(
         f"memory       {size(cost.memory_bytes)} planned (state {size(cost.state_bytes)}, "
-        f"arena {size(cost.arena_bytes)})"
+        f"arena {size(cost.arena_bytes)}, runtime {size(cost.runtime_bytes)})"
     )
     say(f"time         {milliseconds(cost.step_ms)} a step, estimated")
     unit = _GAINS[request.score] if request.fine_tune else f"by the proxy {request.proxy}"

@@ -104,8 +104,11 @@ def memory_table(manifest: Manifest) -> Table:
     made.add_row(
         "arena", size(manifest.memory.get("arena_bytes", 0)), "private, shared by the entries"
     )
+    if "runtime_bytes" in manifest.memory:
+        note = "at most: tables, threads, the process that runs it"
+        made.add_row("runtime", size(manifest.memory["runtime_bytes"]), note)
     for name, nbytes in sorted(manifest.memory.items()):
-        if name not in ("state_bytes", "frozen_bytes", "arena_bytes"):
+        if name not in ("state_bytes", "frozen_bytes", "arena_bytes", "runtime_bytes"):
             made.add_row(name.removesuffix("_bytes").replace("_", " "), size(nbytes))
     return made
 

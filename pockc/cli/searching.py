@@ -200,7 +200,8 @@ def _show_plan(planned: driver.Planned, cost: Cost, times: KernelTimes) -> None:
     for entry in planned.memory.entries:
         made.add_row(f"  arena of {entry.name}", size(entry.arena_bytes))
     made.add_row("arena", size(cost.arena_bytes), "shared by the entries")
-    made.add_row("memory", size(cost.memory_bytes), "state and arena")
+    made.add_row("runtime", size(cost.runtime_bytes), "at most: tables, threads, the process")
+    made.add_row("memory", size(cost.memory_bytes), "what a budget is compared with")
     known = sum(k in times.measured for k in planned.kernels)
     note = f"estimated; {known} of {len(planned.kernels)} kernels were measured"
     made.add_row("time of a step", milliseconds(cost.step_ms), note)
@@ -216,6 +217,7 @@ def _plan_data(
         "memory_bytes": cost.memory_bytes,
         "state_bytes": cost.state_bytes,
         "arena_bytes": cost.arena_bytes,
+        "runtime_bytes": cost.runtime_bytes,
         "step_ms": cost.step_ms,
         "within_budget": within,
         "trained_tensors": len(planned.scheme.trained),

@@ -19,6 +19,14 @@ from pockc.plan.occupancy import (
     read_occupancy,
 )
 from pockc.plan.planner import make_plan
+from pockc.plan.runtime_memory import (
+    Host,
+    RuntimeMemory,
+    Tables,
+    entry_tables,
+    runtime_bound,
+    runtime_memory,
+)
 from pockc.plan.types import (
     ALIGN_BYTES,
     COPY_KERNEL,
@@ -50,6 +58,7 @@ __all__ = [
     "EntryMemory",
     "EntryOccupancy",
     "EntryPlan",
+    "Host",
     "InputPort",
     "MemoryReport",
     "Occupancy",
@@ -58,12 +67,15 @@ __all__ = [
     "Place",
     "Plan",
     "PlannedCall",
+    "RuntimeMemory",
     "Space",
     "StateKey",
     "StateLayout",
     "StateMemory",
     "StateSlot",
     "Step",
+    "Tables",
+    "entry_tables",
     "kernel_calls",
     "make_plan",
     "memory_report",
@@ -72,5 +84,7 @@ __all__ = [
     "plan_problems",
     "read_occupancy",
     "report_data",
+    "runtime_bound",
+    "runtime_memory",
     "verify_plan",
 ]

@@ -53,7 +53,8 @@ class Product:
         machine: What it needs of the machine that runs it.
         state: Every tensor that lasts between calls.
         entries: The entry points.
-        memory: Planned bytes: `state_bytes`, `frozen_bytes` and `arena_bytes`.
+        memory: Planned bytes: `state_bytes`, `frozen_bytes` and `arena_bytes`; for code of our
+            own also `runtime_bytes`, at most what the process takes besides.
         report: For `inspect`: memory by purpose, kernels. JSON values.
     """
 

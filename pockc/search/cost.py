@@ -18,16 +18,18 @@ class Cost:
         state_bytes: What lasts: trained parameters, the optimizer's tensors, buffers.
         arena_bytes: What a step needs besides: saved activations and temporaries.
         step_ms: Time of a step, all micro-batches together.
+        runtime_bytes: At most what the process that runs it takes besides.
     """
 
     state_bytes: int
     arena_bytes: int
     step_ms: float
+    runtime_bytes: int = 0
 
     @property
     def memory_bytes(self) -> int:
-        """State and arena together; frozen weights are mapped from a file besides."""
-        return self.state_bytes + self.arena_bytes
+        """What a budget is compared with; frozen weights are mapped from a file besides."""
+        return self.state_bytes + self.arena_bytes + self.runtime_bytes
 
 
 def cost_of(planned: driver.Planned, times: KernelTimes, micro_batches: int = 1) -> Cost:
@@ -39,4 +41,5 @@ def cost_of(planned: driver.Planned, times: KernelTimes, micro_batches: int = 1)
             steps = planned.memory.entry(entry.name)
             if steps is not None:
                 ms += runs * sum(times.step_ms(entry.graph, s) for s in steps.steps)
-    return Cost(planned.memory.state.nbytes, planned.memory.arena_bytes, ms)
+    memory = planned.memory
+    return Cost(memory.state.nbytes, memory.arena_bytes, ms, planned.runtime.nbytes)

@@ -23,11 +23,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pockc import driver, plan
 from pockc.frontend.captured import Captured
-from pockc.ir import Graph, Param
+from pockc.ir import Graph, OptState, Param
 from pockc.ir.phases import forward_end
 from pockc.plan.arena import aligned
 from pockc.plan.liveness import Block, blocks_of
@@ -51,11 +51,13 @@ class Piece:
         own_bytes: The most bytes of its own that live while it runs.
         kept_bytes: What it keeps for the backward pass.
         ms: The time of its kernels.
+        tables: Their rows in the runtime's tables.
     """
 
     own_bytes: int = 0
     kept_bytes: int = 0
     ms: float = 0.0
+    tables: plan.Tables = plan.Tables()  # noqa: RUF009  immutable
 
 
 @dataclass(slots=True)
@@ -65,12 +67,13 @@ class Range:
     own: tuple[int, int]
     kept: tuple[int, int]
     ms: float
+    tables: plan.Tables
 
     @classmethod
     def of(cls, piece: Piece) -> Range:
         """Return the range of one piece."""
         own, kept = piece.own_bytes, piece.kept_bytes
-        return cls((own, own), (kept, kept), piece.ms)
+        return cls((own, own), (kept, kept), piece.ms, piece.tables)
 
     def take(self, piece: Piece) -> None:
         """Widen the range to hold another piece."""
@@ -83,6 +86,7 @@ class Range:
             (self.own[0] - own, self.own[1] + own),
             (self.kept[0] - kept, self.kept[1] + kept),
             self.ms,
+            self.tables,
         )
 
 
@@ -113,6 +117,8 @@ class Estimator:
     _largest: dict[tuple[object, ...], Range] = field(default_factory=dict)
     _spread: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
     _state: dict[object, int] = field(default_factory=dict)
+    _tensors: dict[object, int] = field(default_factory=dict)
+    _host: plan.Host = field(default_factory=plan.Host)
     _recipes: dict[tuple[object, ...], object] = field(default_factory=dict)
     _exact: dict[Genes, Cost] = field(default_factory=dict)
     _readers: tuple[frozenset[str], ...] = ()
@@ -127,6 +133,7 @@ class Estimator:
             config = self.space.config(self.base, genes)
             planned = driver.plan_captured(self.captured, config, self.options, self._recipes)  # type: ignore[arg-type]
             self.plans += 1
+            self._host = planned.host
             cost = cost_of(planned, self.times, self.captured.micro_batches)
             self._exact[genes] = cost
             self._learn(genes, planned)
@@ -149,7 +156,7 @@ class Estimator:
             near: Be content with an estimate: the largest pieces that are known of the same
                 choice, where none is known beside these choices, and the upper ends of ranges.
         """
-        least, most, ms = 0, 0, 0.0
+        least, most, ms, tables = 0, 0, 0.0, plan.Tables()
         places = list(self._places(genes))
         for entry in self._entries():
             low = high = 0
@@ -164,11 +171,15 @@ class Estimator:
                 most = max(most, high + piece.own[1])
                 low += piece.kept[0]
                 high += piece.kept[1]
+                tables += piece.tables
                 if entry in STEP_ENTRIES:
                     ms += runs * piece.ms
-        state = self._state_bytes(genes)
-        told = state is not None and (near or least == most)
-        return Cost(state or 0, most, ms) if told else None
+        state, tensors = self._sum(self._state, genes), self._sum(self._tensors, genes)
+        if state is None or tensors is None or not (near or least == most):
+            return None
+        tables += plan.Tables(tensors=tensors)
+        runtime = plan.runtime_bound(tables, state, most, self._host)
+        return Cost(state, most, ms, runtime.nbytes)
 
     def _known(self, entry: str, at: int, context: object, genes: Genes) -> Range | None:
         """Return what is known of a piece, None for nothing."""
@@ -210,12 +221,14 @@ class Estimator:
             yield at, (genes[at], at == first, reads[at + 1])
         yield len(genes), first == len(genes)
 
-    def _state_bytes(self, genes: Genes) -> int | None:
-        total = self._state.get("fixed")
+    @staticmethod
+    def _sum(parts: dict[object, int], genes: Genes) -> int | None:
+        """Return what is fixed and the parts of all that is trained, None if one is unknown."""
+        total = parts.get("fixed")
         if total is None:
             return None
         for at, gene in enumerate(genes):
-            part = self._state.get((at, gene))
+            part = parts.get((at, gene))
             if gene and part is None:
                 return None
             total += part or 0
@@ -228,12 +241,16 @@ class Estimator:
             cut = _Cut(entry, self.space, self.space.first_trained(genes))
             layout = planned.memory.entry(entry.name)
             ms: dict[int, float] = defaultdict(float)
+            tables: dict[int, plan.Tables] = defaultdict(plan.Tables)
             for step, at in zip(layout.steps if layout else (), cut.places, strict=False):
                 ms[at] += self.times.step_ms(entry.graph, step)
+                tables[at] += plan.Tables(1, len(step.args))
+            if layout is not None:
+                tables[-1] += replace(plan.entry_tables(layout), steps=0, arguments=0)
             pieces = cut.pieces()
             for at, known in context.items():
                 piece = pieces.get(at, Piece())
-                piece.ms = ms[at]
+                piece.ms, piece.tables = ms[at], tables[at]
                 self._keep((entry.name, at, known), genes, piece)
 
     def _keep(self, place: tuple[str, int, object], genes: Genes, piece: Piece) -> None:
@@ -257,12 +274,15 @@ class Estimator:
 
     def _learn_state(self, genes: Genes, planned: driver.Planned) -> None:
         sizes: dict[object, int] = {"fixed": 0}
+        counts: dict[object, int] = {"fixed": len(planned.memory.state.slots)}
         owner = {
             p: at
             for at, unit in enumerate(self.space.units)
             for p in (*unit.biases, *unit.weights)
         }
-        sizes |= {(at, gene): 0 for at, gene in enumerate(genes) if gene}
+        trained = {(at, gene): 0 for at, gene in enumerate(genes) if gene}
+        sizes |= trained
+        counts |= trained
         for slot in planned.memory.state.slots:
             if slot.space is not plan.Space.STATE:
                 continue
@@ -270,7 +290,13 @@ class Estimator:
             at = owner.get(str(name))
             key: object = "fixed" if at is None else (at, genes[at])
             sizes[key] += aligned(slot.type.nbytes)
+            # What the optimizer keeps of a tensor comes with its training; the rest is there.
+            if key != "fixed" and isinstance(slot.key, OptState):
+                counts[key] += 1
+                counts["fixed"] -= 1
         self._state |= sizes
+        counts["fixed"] = max(counts["fixed"], self._tensors.get("fixed", 0))
+        self._tensors |= counts
 
 
 def _kin(entry: str, at: int, context: object) -> tuple[tuple[object, ...], ...]:

@@ -56,7 +56,7 @@ def fit(
         config: What is trained, and how.
         options: The target.
         times: Times of kernels.
-        memory_bytes: The budget of state and arena.
+        memory_bytes: The budget of state, arena and runtime.
         progress: Told what was planned, one by one.
 
     Raises:

@@ -115,6 +115,11 @@ static bool time_steps(pock_model *model, const batch *b, double *times, results
     return true;
 }
 
+static uint64_t without(uint64_t bytes, uint64_t part)
+{
+    return bytes > part ? bytes - part : 0u;
+}
+
 static void print(const pock_info *info, const batch *b, const results *r, bool json)
 {
     if (json) {
@@ -131,6 +136,7 @@ static void print(const pock_info *info, const batch *b, const results *r, bool 
         json_count("planned_bytes", info->memory.total_bytes);
         json_count("frozen_bytes", info->memory.frozen_bytes);
         json_count("batch_bytes", b->bytes);
+        json_count("private_bytes", without(private_bytes(), b->bytes));
         json_count("peak_bytes", peak_bytes());
         json_end();
         return;
@@ -141,9 +147,11 @@ static void print(const pock_info *info, const batch *b, const results *r, bool 
     (void)printf("rows     %.4g per second\n", (double)info->batch_rows * 1e3 / r->median_ms);
     (void)printf("start    %.3g ms to the end of the first step, which took %.3g ms\n", r->start_ms,
                  r->first_ms);
-    (void)printf("memory   %s planned, %s frozen, %s for the random batch; peak of the process %s\n",
+    (void)printf("memory   %s planned, %s frozen, %s for the random batch; the process took %s of its "
+                 "own besides the batch, %s at the peak with what it maps\n",
                  size_text(info->memory.total_bytes), size_text(info->memory.frozen_bytes),
-                 size_text(b->bytes), size_text(peak_bytes()));
+                 size_text(b->bytes), size_text(without(private_bytes(), b->bytes)),
+                 size_text(peak_bytes()));
 }
 
 int run_bench(int argc, char **argv)

@@ -47,6 +47,9 @@ uint64_t peak_bytes(void);
 
 /* Resident memory now, likewise. */
 uint64_t resident_bytes(void);
+/* Most private memory at any call of this so far, likewise: what a memory budget is for. Pages
+ * of files, as frozen weights and mapped data are, do not count. */
+uint64_t private_bytes(void);
 
 /* What some threads reach together at their best. */
 typedef struct peak {

@@ -39,6 +39,15 @@ uint64_t resident_bytes(void)
     return status_bytes("VmRSS: %" SCNu64);
 }
 
+/* Linux keeps no peak of it. */
+uint64_t private_bytes(void)
+{
+    static uint64_t most;
+    const uint64_t now = status_bytes("RssAnon: %" SCNu64);
+    most = now > most ? now : most;
+    return most;
+}
+
 const char *size_text(uint64_t bytes)
 {
     static char texts[8][24];

@@ -146,6 +146,8 @@ static int on_report(void *user, const pock_report *r)
     d->steps += r->event == POCK_STEP ? 1u : 0u;
     if (r->event == POCK_STEP) {
         pock_profile_step(d->profile, r->step_ns);
+    } else {
+        (void)private_bytes(); /* after an epoch, an evaluation, a checkpoint */
     }
     if (d->json) {
         log_event(r);
@@ -230,16 +232,18 @@ static int conclude(pock_model *model, const arguments *a, const display *d)
         json_number("seconds", (double)(now_ns() - d->begin_ns) / 1e9);
         json_count("planned_bytes", info.memory.total_bytes);
         json_count("frozen_bytes", info.memory.frozen_bytes);
+        json_count("private_bytes", private_bytes());
         json_count("peak_bytes", peak_bytes());
         json_end();
     } else {
         (void)printf("done     %" PRIu64 " steps in %.1f s\n", d->steps,
                      (double)(now_ns() - d->begin_ns) / 1e9);
-        (void)printf("memory   %s planned (state %s, arena %s, runtime %s), %s frozen; peak of the "
-                     "process %s\n",
+        (void)printf("memory   %s planned (state %s, arena %s, runtime %s), %s frozen; the process "
+                     "took %s of its own, %s at the peak with what it maps\n",
                      size_text(info.memory.total_bytes), size_text(info.memory.state_bytes),
                      size_text(info.memory.arena_bytes), size_text(info.memory.runtime_bytes),
-                     size_text(info.memory.frozen_bytes), size_text(peak_bytes()));
+                     size_text(info.memory.frozen_bytes), size_text(private_bytes()),
+                     size_text(peak_bytes()));
     }
     if (a->no_save) {
         return 0;
@@ -252,6 +256,7 @@ static int conclude(pock_model *model, const arguments *a, const display *d)
     if (a->log_json) {
         json_begin("saved");
         json_text("path", save);
+        json_count("private_bytes", private_bytes());
         json_end();
     } else {
         (void)printf("saved    %s\n", save);

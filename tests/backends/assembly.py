@@ -18,6 +18,9 @@ FUSED = re.compile(r"^(?:fmla|vfma|vfmadd\w+)\b")
 APART = re.compile(r"^(?:fmul|vmul\.f32|vmulps)\b")  # an addition of its own follows
 STACK = re.compile(r"\bsp\b|%rsp")
 SPILL = re.compile(r"\b[qd]\d+.*\bsp\b|%rsp.*%[xyz]mm")
+FRAME = re.compile(
+    r"^\s*subq?\s+(?:\$(\d+), %rsp|sp, sp, #(\d+)(?:, lsl #(\d+))?)", re.MULTILINE
+)
 STORE = re.compile(r"^(?:st[rpu1]\w*|vst\w*|vmov\w*\s+%[xyz]mm\d+,\s*[-\w]*\()")
 
 
@@ -48,6 +51,12 @@ def assembly(case: Case, target: str, threads: int = 4) -> str:
     function = lower_kernel(kernel, described).function
     text: str = compile_functions({kernel.symbol: function}, described).inspect_source("asm")
     return text
+
+
+def frame_bytes(text: str) -> int:
+    """Return what the functions of a kernel take of a stack, one upon the other."""
+    found = FRAME.findall(text)
+    return sum(int(x86 or arm) << int(shift or 0) for x86, arm, shift in found)
 
 
 def innermost_loops(text: str, arch: str) -> list[Loop]:

@@ -10,6 +10,7 @@ from pockc.backends.tvm import targets, tile
 from pockc.backends.tvm.builder import Builder
 from pockc.ir.attrs import Attrs, AttrValue
 from pockc.ir.types import DType, TensorType
+from pockc.plan.runtime_memory import STACK_BYTES
 from tests.backends.assembly import (
     APART,
     FUSED,
@@ -17,6 +18,8 @@ from tests.backends.assembly import (
     STACK,
     STORE,
     Loop,
+    assembly,
+    frame_bytes,
     innermost_loops,
     product_loops,
 )
@@ -81,6 +84,17 @@ def test_the_inner_loop_multiplies_and_adds_in_one_and_keeps_its_sums(
     others = len(widest.instructions) - widest.count(FUSED)
     allowed = 1.4 if target == "armv7" else 1.3 if registers == 16 else 0.8
     assert others <= widest.count(FUSED) * allowed, str(widest)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", CASES)
+def test_a_kernel_takes_little_of_a_stack(name: str, target: str) -> None:
+    assert frame_bytes(assembly(CASES[name], target)) <= STACK_BYTES // 4
+
+
+def test_frames_are_found_in_text() -> None:
+    assert frame_bytes(" sub sp, sp, #16\n\tsub\tsp, sp, #1, lsl #12\n") == 16 + 4096
+    assert frame_bytes("\tsubq\t$2752, %rsp\n\tsubq %rax, %rdx\n") == 2752
 
 
 def test_a_tile_that_is_too_large_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,7 +136,7 @@ example_inputs = tuple(inputs)
 def arguments(folder: Path) -> list[str]:
     return [
         sys.executable, "-m", "pockc.cli", "search", str(folder / "model.py"),
-        "--data", str(folder / "data.npz"), "--memory-budget", "120KiB",
+        "--data", str(folder / "data.npz"), "--memory-budget", "540KiB",
         "--generations", "2", "--finalists", "1", "--processes", "1", "--threads", "1",
         "-o", str(folder / "config.yaml"),
     ]  # fmt: skip
