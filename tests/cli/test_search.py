@@ -137,7 +137,7 @@ def test_an_interrupted_search_says_how_to_go_on_and_does(folder: Path, pockc: C
     status, out, err = pockc(*arguments(folder, *QUICK))
     assert status == 0, err
     assert f"fine-tunes: {len(known)} of 7" in err
-    # The head; of each block its biases, and all of it. What was known is as it was, seconds too.
+    # The head; of each block its biases, and all of it. What was known is as it was.
     assert len(results(folder)) == 7
     assert known.items() <= results(folder).items()
     assert "less loss on held-out rows" in out
