@@ -115,9 +115,9 @@ class Published(_Data):
 
     @property
     def origin(self) -> str:
-        """Where it is from and whether that was checked, for people."""
+        """What it is, where it is from and whether that was checked, for people."""
         doubt = "" if self.checked else " (from memory: not checked against its text)"
-        return f"{self.source}{doubt}"
+        return f"preset {self.name}, after {self.source}{doubt}"
 
 
 @cache

@@ -204,7 +204,8 @@ def test_a_published_scheme_is_shown_with_its_source(model: Path, pockc: Command
     status, out, _ = plan(pockc, model, "--preset", "pockengine")
     assert status == 0
     shown = " ".join(out.split())
-    assert "Zhu et al., PockEngine, MICRO 2023, section 4 (from memory: not checked" in shown
+    assert "preset pockengine: resnet50, carried over to 3 blocks, after Zhu et al." in shown
+    assert "MICRO 2023, section 4 (from memory: not checked" in shown
 
 
 @pytest.mark.parametrize("verb", ["plan", "search"])
