@@ -132,7 +132,6 @@ def row(scheme: str, runs: list[dict[str, float]]) -> dict[str, Any]:
         "scheme": scheme,
         "counted_bytes": int(runs[0]["counted_bytes"]),
         "private_bytes": int(max(r["private_bytes"] for r in runs)),
-        "step_ms": statistics.median(r["step_ms"] for r in runs),
         "accuracy": statistics.mean(accuracy),
         "spread": statistics.stdev(accuracy),
         "runs": accuracy,
@@ -163,8 +162,8 @@ def best_by_hand(rows: list[dict[str, Any]], budget: int) -> dict[str, Any]:
 def table(rows: list[dict[str, Any]]) -> str:
     """Return the rows as Markdown."""
     lines = [
-        "| scheme | counted MiB | measured | ms a step | accuracy | best by hand that fits |",
-        "|---|---:|---:|---:|---:|---|",
+        "| scheme | counted MiB | measured | accuracy | best by hand that fits |",
+        "|---|---:|---:|---:|---|",
     ]
     for r in rows:
         beside = ""
@@ -178,8 +177,8 @@ def table(rows: list[dict[str, Any]]) -> str:
                 beside += "; OVER THE BUDGET"
         lines.append(
             f"| {r['scheme']} | {r['counted_bytes'] / MIB:.1f} | "
-            f"{r['private_bytes'] / MIB:.1f} | {r['step_ms']:.0f} | "
-            f"{r['accuracy']:.3f} ± {r['spread']:.3f} | {beside} |"
+            f"{r['private_bytes'] / MIB:.1f} | {r['accuracy']:.3f} ± {r['spread']:.3f} | "
+            f"{beside} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -188,8 +187,8 @@ def write(task: Task, rows: list[dict[str, Any]]) -> None:
     """Write table and picture."""
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{task.name}.md").write_text(table(rows), encoding="utf-8")
-    names = ("scheme", "budget_bytes", "counted_bytes", "private_bytes", "step_ms", "accuracy",
-             "spread", "runs")  # fmt: skip
+    names = ("scheme", "budget_bytes", "counted_bytes", "private_bytes", "accuracy", "spread",
+             "runs")  # fmt: skip
     with (RESULTS / f"{task.name}.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
