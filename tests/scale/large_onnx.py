@@ -4,7 +4,7 @@
     python -m tests.scale.large_onnx --preset full    # all of it is state
 
 Compiles with the backend onnx, trains, exports a model for inference, and prints of each
-command its time, its peak memory, and what lies on disk. Needs about 4 times the model's size on disk.
+command its time, its peak memory, and what lies on disk. Needs 4 times the model on disk.
 """
 
 from __future__ import annotations
