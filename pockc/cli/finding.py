@@ -286,10 +286,6 @@ def _write(
     _show(session, outcome, best)
     _show_finalists(request, session, outcome, reached)
     say(f"wrote {request.output}, {csv_path}, {png_path}")
-    if session.estimator.conflicts:
-        warn(
-            f"{session.estimator.conflicts} pieces of plans differed; estimates took the larger"
-        )
 
 
 def _show(session: Session, outcome: Outcome, best: Found) -> None:
