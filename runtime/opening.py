@@ -161,15 +161,24 @@ def _instruction_set() -> str:
 
 def cpu_features() -> frozenset[str]:
     """Return what the first processor can do, as the system names it; empty if unknown."""
+    return frozenset(_cpu_fact("flags", "Features").split())
+
+
+def cpu_name() -> str:
+    """Return the first processor's name, empty if unknown."""
+    return _cpu_fact("model name", "Model")
+
+
+def _cpu_fact(*keys: str) -> str:
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return frozenset()
+        return ""
     for line in text.splitlines():
         key, _, value = line.partition(":")
-        if key.strip() in ("flags", "Features"):
-            return frozenset(value.split())
-    return frozenset()
+        if key.strip() in keys:
+            return value.strip()
+    return ""
 
 
 def read_graph_text(folder: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as json_text
 import shlex
 import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from pockc.cli.deploying import There, command_there, failed_there, send_artifac
 from pockc.cli.options import ArtifactArg, OnOption, PortOption, SshOption, ThreadsOption
 from pockc.cli.places import check_file_target
 from pockc.errors import Problem, UserError
+from pockc.runtime.manifest import ONNX
 
 if TYPE_CHECKING:
     from pockc.profile import Profile
@@ -127,37 +129,52 @@ class Asked:
         """Return the profile of an artifact, from a recording if there is one.
 
         Raises:
-            UserError: [no-kernel-times] It has no kernels of its own; or what running raises.
+            UserError: [no-kernel-times] pockc does not run its steps; or what running raises.
         """
         from pockc.profile import joined, read_recording
-        from pockc.profile.join import check_native
+        from pockc.profile.join import check_recordable
         from pockc.runtime.opening import read_manifest
 
-        check_native(folder, read_manifest(folder))
+        manifest = read_manifest(folder)
+        check_recordable(folder, manifest)
         if recording is not None:
             return joined(read_recording(recording), folder)
         with tempfile.TemporaryDirectory(prefix="pockc-profile-") as name:
             path = Path(name) / SUFFIX
-            if self.there is None:
-                self._record_here(folder, path)
-            else:
+            if manifest.program == ONNX:
+                self._run(self._onnx_command(folder, path), folder)
+            elif self.there is not None:
                 self._record_there(folder, self.there, path)
+            else:
+                self._run(self._native_command(folder, path), folder)
             return joined(read_recording(path), folder)
 
     def _words(self, path: str) -> list[str]:
         words = ["--steps", str(self.steps), "--profile", path, "--json"]
         return words + ([] if self.threads is None else ["--threads", str(self.threads)])
 
-    def _record_here(self, folder: Path, path: Path) -> None:
+    def _native_command(self, folder: Path, path: Path) -> list[str]:
         from pockc.cli.running import program_here
 
-        program = str(program_here(folder))
-        command = [program, VERB, str(folder), *self._words(str(path))]
+        return [str(program_here(folder)), VERB, str(folder), *self._words(str(path))]
+
+    def _onnx_command(self, folder: Path, path: Path) -> list[str]:
+        from pockc.profile import onnx_steps
+
+        if self.there is not None:
+            what = f"{folder} holds ONNX models, and --on runs pock-run there"
+            fix = "run pockc profile on that machine, with --json, and bring the file home"
+            raise UserError(Problem("no-program", what, fix=fix))
+        words = (str(folder), str(self.steps), str(self.threads or 0), str(path))
+        return [sys.executable, "-m", onnx_steps.__name__, *words]
+
+    def _run(self, command: list[str], folder: Path) -> None:
+        """Record in a process of its own, whose memory is nobody else's."""
         with progress_bar() as bar:
             bar.update("measuring", 0, None, f"{self.steps} steps of {folder.name}")
             done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
         if done.returncode != 0:
-            what = f"{Path(program).name} {VERB} ended with status {done.returncode}"
+            what = f"recording {folder} ended with status {done.returncode}"
             raise UserError(Problem("run", what, fix="what it said is above"))
 
     def _record_there(self, folder: Path, there: There, path: Path) -> None:

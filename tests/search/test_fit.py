@@ -88,7 +88,7 @@ def test_a_budget_is_met_by_repeated_blocks_and_by_no_more_than_needed() -> None
 def test_a_budget_that_nothing_meets_names_the_least_that_there_is() -> None:
     user, session = session_of("resnet")
     times = KernelTimes(session.times.target, 1)
-    with pytest.raises(UserError, match=r"\[budget\] nothing fits 1000 bytes: the least is"):
+    with pytest.raises(UserError, match=r"\[budget\] nothing fits 1000 B: the least is"):
         fit(
             lambda c: driver.capture_model(user, c, OPTIONS),
             session.base,
