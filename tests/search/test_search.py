@@ -125,35 +125,6 @@ def test_results_are_kept_one_by_one_and_other_settings_are_refused(tmp_path: Pa
         Store.open(path, {"epochs": 1})
 
 
-@pytest.mark.slow
-def test_micro_batches_that_fit_make_the_same_update(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    user, session = session_of("resnet", rows=8)
-    # Without blocks that keep anything, micro-batches are all that there is.
-    monkeypatch.setattr("pockc.search.fit._Fitting._cheapest_first", lambda *_: [])
-    base = session.base
-    whole = cost_of(driver.plan_captured(session.captured, base, OPTIONS), session.times)
-    wanted = int(whole.memory_bytes * 0.95)
-    found = fit(
-        lambda c: driver.capture_model(user, c, OPTIONS), base, OPTIONS, session.times, wanted
-    )
-    assert found.config.accumulate > 1
-    assert not found.config.recompute
-    assert found.cost.memory_bytes <= wanted
-    losses, states = [], []
-    batch = [t.numpy() for t in nets.batches("resnet", 8, 1)[0]]
-    for config in (base, found.config):
-        path = tmp_path / "fitted.pock"
-        driver.build(user, config, path, OPTIONS)
-        with runtime.load(path, 1) as artifact:
-            losses.append([artifact.train_step(*batch) for _ in range(3)])
-            states.append(artifact.state_dict())
-    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
-    for name, value in states[0].items():
-        np.testing.assert_allclose(value, states[1][name], rtol=1e-2, atol=2e-3, err_msg=name)
-
-
 def test_measured_kernels_keep_their_time_and_scale_the_others(tmp_path: Path) -> None:
     _, session = session_of("resnet")
     planned = driver.plan_captured(session.captured, session.base, OPTIONS)
