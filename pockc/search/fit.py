@@ -103,12 +103,13 @@ class _Fitting:
         planned, cost = self._plan(captured, config)
         if self._fits(cost):
             return config, cost
-        chosen: tuple[str, ...] = config.recompute
         cheapest = self._cheapest_first(captured, config, planned)
         for block in cheapest:
-            chosen = (*chosen, block)
-            config = config.model_copy(update={"recompute": chosen})
-            _, cost = self._plan(captured, config)
+            more = config.model_copy(update={"recompute": (*config.recompute, block)})
+            _, found = self._plan(captured, more)
+            if found.memory_bytes > cost.memory_bytes:
+                continue  # what goes into the block takes more than what it kept
+            config, cost = more, found
             if self._fits(cost):
                 return self._without_idle(captured, config, cost, cheapest)
         return None

@@ -185,7 +185,7 @@ class Session:
         progress("plans", len(schemes), len(schemes))
 
     def _cost(self, genes: Genes) -> Cost:
-        cost = self.estimator.composed(genes, near=True)
+        cost = self.estimator.estimate(genes)
         if cost is None or self.estimator.is_exact(genes):
             return self.estimator.exact(genes)
         return replace(cost, arena_bytes=int(cost.arena_bytes * self._margin))
@@ -209,7 +209,7 @@ class Session:
         """Return those schemes that the compiler's own plan finds within the budget."""
         planned = []
         for scheme in schemes:
-            estimate = self.estimator.composed(scheme.genes, near=True)
+            estimate = self.estimator.estimate(scheme.genes)
             cost = self.estimator.exact(scheme.genes)
             if estimate is not None:
                 # Blocks leave holes in the arena that no sum of pieces shows.
