@@ -8,6 +8,7 @@ safetensors file with its own rules:
   named `pock.pad.<offset>`: the format allows no gaps.
 - A tensor that memory holds in another order than row-major has its dimensions in that order
   here; the metadata `pock.order` tells it.
+- Of ONNX models the tensors of the program are their external data, which they find by place.
 - Then come the model's tensors that no step reads, as the statistics of a batch norm that was
   folded into its convolution. Only an export reads them.
 """
@@ -37,8 +38,12 @@ from pockc.runtime.safetensors import (
 )
 
 ALIGN_BYTES = 64
+CONSTANT = "pock.constant."
+"""Before the name of what ONNX models read and the user's model does not have."""
+
 ORDER_KEY = "pock.order"
 _PAD = "pock.pad."
+_HIDDEN = (_PAD, CONSTANT)
 _PAGE_BYTES = 4096
 
 
@@ -120,8 +125,11 @@ class FrozenFile:
         return self.header.data_begin
 
     def tensors(self) -> Mapping[str, StoredTensor]:
-        """Return the tensors by name, each in the shape in which the file has it."""
-        return {n: t for n, t in self.header.tensors.items() if not n.startswith(_PAD)}
+        """Return the tensors by name, each in the shape in which the file has it.
+
+        What only ONNX models read is none of them: those find it by its place in the file.
+        """
+        return {n: t for n, t in self.header.tensors.items() if not n.startswith(_HIDDEN)}
 
     def check(self, library: Program) -> None:
         """Check that the program finds its tensors where it looks for them.

@@ -162,3 +162,13 @@ def sliced(
 def as_tuple(batch: Any) -> tuple[object, ...]:  # noqa: ANN401  one array or several
     """Return a batch as a tuple of its arrays."""
     return tuple(batch) if isinstance(batch, tuple | list) else (batch,)
+
+
+def drawn(spec: InputSpec, rng: np.random.Generator) -> Array:
+    """Return random values of an input: normal (bf16 as float32), or integers it may hold."""
+    element = BY_NAME[spec.dtype]
+    if element.kind == "f":
+        normal = rng.standard_normal(spec.shape, np.float32)
+        return normal if element.name == "bf16" else normal.astype(element.numpy)
+    low, high = (0, 1) if spec.values is None else (spec.values.low, spec.values.high)
+    return rng.integers(low, high, spec.shape, endpoint=True).astype(element.numpy)

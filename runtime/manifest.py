@@ -8,15 +8,19 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from pockc.runtime.dtypes import BY_NAME
+
 FORMAT = "pock-artifact"
 FORMAT_VERSION = 2
 MANIFEST_FILE = "manifest.json"
 STEP_FILE = "step.so"
+STEP_MODEL = "train_step.onnx"
 STATE_FILE = "state.safetensors"
 FROZEN_FILE = "frozen.safetensors"
 GRAPH_FILE = "graph.txt.xz"
@@ -125,6 +129,11 @@ class TensorSpec:
     persistent: bool = True
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of the whole tensor."""
+        return math.prod(self.shape) * BY_NAME[self.dtype].nbytes
+
+    @property
     def in_state_dict(self) -> bool:
         """Whether it is a tensor of the model's `state_dict`."""
         return self.persistent and self.kind != "opt_state"
@@ -196,6 +205,12 @@ class Manifest:
     memory: Mapping[str, int] = field(default_factory=dict)
     report: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, FileSpec] = field(default_factory=dict)
+
+    @property
+    def step_sha256(self) -> str:
+        """The hash of the program of a training step, which tells artifacts apart; or ""."""
+        file = self.files.get(STEP_FILE if self.program == NATIVE else STEP_MODEL)
+        return "" if file is None else file.sha256
 
 
 def manifest_text(manifest: Manifest) -> str:

@@ -51,6 +51,19 @@ class _Model:
     bindings: dict[tuple[tuple[int, int], ...], Bound]
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """ONNX Runtime's own record of a session.
+
+    Attributes:
+        path: Events in Chrome's trace format.
+        start_ns: The clock where their times begin.
+    """
+
+    path: Path
+    start_ns: int
+
+
 class OnnxProgram:
     """The models of an artifact with an open state."""
 
@@ -73,6 +86,7 @@ class OnnxProgram:
         self._device = device_of(self._providers[0])
         self._step, self._seed = 0, manifest.seed
         self._models: dict[str, _Model] = {}
+        self._recordings: Path | None = None
         self._open = True
         self.entries = {
             name: _entry(i, name, manifest) for i, name in enumerate(sorted(manifest.entries))
@@ -123,6 +137,25 @@ class OnnxProgram:
     def threads(self) -> int:
         """Number of threads that run kernels on the processor."""
         return self._threads or len(os.sched_getaffinity(0))
+
+    def prepare(self, entry: str) -> None:
+        """Load an entry's model now rather than when it is first run."""
+        self._model(entry)
+
+    def start_recording(self, folder: Path) -> None:
+        """Load the models anew, so that ONNX Runtime records when each operator runs."""
+        self._models.clear()
+        self._recordings = folder
+
+    def stop_recording(self) -> dict[str, Recorded]:
+        """Return what ONNX Runtime recorded of each entry that ran."""
+        self._recordings = None
+        found = {}
+        for name, model in self._models.items():
+            start = int(model.session.get_profiling_start_time_ns())
+            found[name] = Recorded(Path(model.session.end_profiling()), start)
+        self._models.clear()
+        return found
 
     def memory_of(self, tensor: Tensor) -> memoryview | None:
         """Return a tensor's memory, None if a device holds it."""
@@ -258,7 +291,7 @@ class OnnxProgram:
 
     def _load(self, name: str) -> _Model:
         path, spec = self._folder / f"{name}.onnx", self._manifest.entries[name]
-        session = new_session(self._ort, path, self._providers, self._threads)
+        session = new_session(self._ort, path, self._providers, self._threads, self._recordings)
         ports = json.loads(session.get_modelmeta().custom_metadata_map[_PORTS])
         inputs = [_Port(p["name"], p["role"], p["tensor"]) for p in ports["inputs"]]
         outputs = [_Port(p["name"], p["role"], p.get("tensor", "")) for p in ports["outputs"]]

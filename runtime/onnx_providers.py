@@ -103,6 +103,7 @@ def new_session(
     path: Path,
     providers: Sequence[tuple[str, dict[str, Any]]],
     threads: int | None = None,
+    recordings: Path | None = None,
 ) -> Any:  # noqa: ANN401  an InferenceSession
     """Load a model.
 
@@ -111,6 +112,7 @@ def new_session(
         path: The model's file.
         providers: From `chosen`.
         threads: Of the processor; None for its cores.
+        recordings: A folder in which it records when operators run, or None.
 
     Raises:
         UserError: [onnx-load] It cannot be loaded; [provider-failed] its provider cannot start.
@@ -121,6 +123,9 @@ def new_session(
     # One block for a whole run would be allocated beside those of the first run, which the
     # runtime keeps: half the memory at the same speed without (MobileNetV2: 384, 709 MiB).
     options.enable_mem_pattern = False
+    if recordings is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(recordings / path.stem)
     first = providers[0][0]
     # Without this the package takes the processor when a provider fails, and goes on.
     arguments = {"providers": list(providers), "enable_fallback": 0}

@@ -161,15 +161,15 @@ def instruction_set() -> str:
 
 def cpu_features() -> frozenset[str]:
     """Return what the first processor can do, as the system names it; empty if unknown."""
-    return frozenset(_cpu_field("flags", "Features").split())
+    return frozenset(_cpu_fact("flags", "Features").split())
 
 
 def cpu_name() -> str:
     """Return the processor's name, as `pock-run` records it; "" if unknown."""
-    return _cpu_field("model name", "Model", "Hardware")
+    return _cpu_fact("model name", "Model", "Hardware")
 
 
-def _cpu_field(*keys: str) -> str:
+def _cpu_fact(*keys: str) -> str:
     """Return the first of some fields of `/proc/cpuinfo`, "" if there is none."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")

@@ -11,6 +11,7 @@ import onnx
 from onnx import helper
 
 from pockc.backends.onnx.elements import ELEMENTS
+from pockc.backends.onnx.names import node_path
 from pockc.backends.onnx.weights import Weight
 from pockc.ir.graph import Graph, Node
 from pockc.ir.types import DType, TensorType
@@ -101,11 +102,7 @@ class Builder:
 
     def _path(self) -> str:
         """Return the name of the node's result: part of the step, module, value."""
-        node = self._node
-        if node is None:
-            return "value"
-        module = "" if node.source is None else node.source.module
-        return "/".join(filter(None, (self.phase_of(node), module, node.name)))
+        return "value" if self._node is None else node_path(self._node, self.phase_of)
 
     def once(self, key: object, make: Callable[[], str]) -> str:
         """Return what was made for a key before, or make it."""

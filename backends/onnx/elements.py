@@ -20,3 +20,4 @@ ELEMENTS: Mapping[DType, int] = {
     DType.U8: TensorProto.UINT8,
     DType.B1: TensorProto.BOOL,
 }
+DTYPES: Mapping[int, DType] = {number: dtype for dtype, number in ELEMENTS.items()}

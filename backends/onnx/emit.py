@@ -8,12 +8,12 @@ from pockc.backends.base import Job
 from pockc.backends.onnx import opsets
 from pockc.backends.onnx.in_place import in_place
 from pockc.backends.onnx.model import Draft, draft, finish
-from pockc.backends.onnx.weights import FILE, write_weights
+from pockc.backends.onnx.weights import write_weights
 from pockc.ir.graph import Graph
 from pockc.ir.roles import Buffer, OptState, Param, state_written
 from pockc.plan.product import Made, Product
 from pockc.plan.types import StateKey, StateSlot
-from pockc.runtime.manifest import ANY, ONNX, Machine
+from pockc.runtime.manifest import ANY, FROZEN_FILE, ONNX, Machine
 
 
 def emit(graphs: Mapping[str, Graph], job: Job, producer: str = "pockc") -> Product:
@@ -25,8 +25,12 @@ def emit(graphs: Mapping[str, Graph], job: Job, producer: str = "pockc") -> Prod
     for number, (name, graph) in enumerate(graphs.items()):
         job.progress("models", number, len(graphs))
         drafts[name] = draft(graph, keys, job.values, opset)
-    places = write_weights(job.folder / FILE, (d.builder.weights for d in drafts.values()))
-    files = {FILE: job.folder / FILE}
+    files = {FROZEN_FILE: job.folder / FROZEN_FILE}
+    places = write_weights(
+        files[FROZEN_FILE],
+        (d.builder.weights for d in drafts.values()),
+        {n: v for n, v in job.values.items() if keys.isdisjoint((Param(n), Buffer(n)))},
+    )
     counts = {}
     for name, drafted in drafts.items():
         model = finish(drafted, places, producer)

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from pockc.backends.onnx import opsets
+from pockc.backends.onnx.elements import DTYPES
 from pockc.backends.onnx.model import PORTS, draft, finish
-from pockc.backends.onnx.weights import inlined
+from pockc.backends.onnx.weights import (
+    INLINE_BYTES,
+    Weight,
+    initializers,
+    write_tensors,
+)
 from pockc.ir import Graph, Literal
 from pockc.ir.parser import parse_graph
 from pockc.ir.texts import graph_texts
@@ -22,14 +28,19 @@ from pockc.runtime.manifest import FROZEN_FILE
 from pockc.runtime.opening import read_graph_text
 
 ENTRY = "predict"
-SPLIT_BYTES = 1 << 30
-"""Weights of more bytes go to a file beside the model: protobuf holds twice that at most."""
-
 _CONSTANT = "constant."
 
 
-def inference_model(folder: Path, values: Mapping[str, np.ndarray]) -> onnx.ModelProto:
-    """Return the model that takes the inputs of `predict` and nothing else.
+@dataclass(frozen=True)
+class Inference:
+    """A model that takes the inputs of `predict` and nothing else; its constants by name."""
+
+    model: onnx.ModelProto
+    weights: Mapping[str, Weight]
+
+
+def inference_model(folder: Path, values: Mapping[str, np.ndarray]) -> Inference:
+    """Return the model of an artifact.
 
     Args:
         folder: An artifact of whatever backend.
@@ -39,28 +50,32 @@ def inference_model(folder: Path, values: Mapping[str, np.ndarray]) -> onnx.Mode
     return _embedded(path, values) if path.is_file() else _lowered(folder, values)
 
 
-def _embedded(path: Path, values: Mapping[str, np.ndarray]) -> onnx.ModelProto:
-    """Put the state into the model that takes it as inputs."""
-    model = onnx.load(str(path))
+def _embedded(path: Path, values: Mapping[str, np.ndarray]) -> Inference:
+    """Make the state that the model takes as inputs its constants."""
+    model = onnx.load(str(path), load_external_data=False)
     (ports,) = (json.loads(p.value) for p in model.metadata_props if p.key == PORTS)
     state = {
         p["name"]: p["tensor"] for p in ports["inputs"] if p["role"] in ("param", "buffer")
     }
-    kept = [i for i in model.graph.input if i.name not in state]
-    del model.graph.input[:]
-    model.graph.input.extend(kept)
+    weights = {i.name: Weight.stored(i, path.parent) for i in model.graph.initializer}
+    types = {i.name: i.type.tensor_type.elem_type for i in model.graph.input}
     for name, tensor in state.items():
-        model.graph.initializer.append(numpy_helper.from_array(values[tensor], name))
+        weights[name] = Weight.of(values[tensor], DTYPES[types[name]])
+    kept = [i for i in model.graph.input if i.name not in state]
+    for field, left in ((model.graph.input, kept), (model.graph.initializer, [])):
+        del field[:]
+        field.extend(left)
     del model.metadata_props[:]
-    return model
+    return Inference(model, weights)
 
 
-def _lowered(folder: Path, values: Mapping[str, np.ndarray]) -> onnx.ModelProto:
+def _lowered(folder: Path, values: Mapping[str, np.ndarray]) -> Inference:
     """Lower the graph of an artifact of kernels, taken apart into operators again."""
     text = graph_texts(read_graph_text(folder))[ENTRY]
     graph = _unfused(parse_graph(text, dict(_literals(folder))))
     drafted = draft(graph, frozenset(), values, opsets.choose(None))
-    return finish(drafted, {}, "pockc", initializers=inlined(drafted.builder.weights))
+    model = finish(drafted, {}, "pockc", constants=())
+    return Inference(model, drafted.builder.weights)
 
 
 def _literals(folder: Path) -> Iterator[tuple[str, Literal]]:
@@ -89,14 +104,24 @@ def _number(role: object) -> str:
     return str(getattr(role, "name", ""))
 
 
-def save(model: onnx.ModelProto, path: Path, final_name: str) -> None:
-    """Check a model and write it; large weights go to `<final_name>.data` beside it."""
-    large = sum(len(i.raw_data) for i in model.graph.initializer) > SPLIT_BYTES
-    onnx.save_model(
-        model,
-        str(path),
-        save_as_external_data=large,
-        location=f"{final_name}.data" if large else None,
-        size_threshold=1024,
-    )
+def save(made: Inference, path: Path, split_bytes: int) -> list[Path]:
+    """Write a model, and its large constants to a file beside it, if it has too many; check it.
+
+    Args:
+        made: The model.
+        path: Its file.
+        split_bytes: More bytes of constants go to `<path>.data`, which is safetensors.
+
+    Returns:
+        The files, the model last.
+    """
+    data, files, places = path.with_name(f"{path.name}.data"), [path], {}
+    if sum(w.raw.nbytes for w in made.weights.values()) > split_bytes:
+        large = {n: w for n, w in made.weights.items() if w.raw.nbytes > INLINE_BYTES}
+        begins = write_tensors(data, large)
+        places = {w.key: begins[n] for n, w in large.items()}
+        files = [data, path]
+    made.model.graph.initializer.extend(initializers(made.weights, places, data.name))
+    path.write_bytes(made.model.SerializeToString(deterministic=True))
     onnx.checker.check_model(str(path), full_check=True)
+    return files

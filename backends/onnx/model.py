@@ -15,7 +15,7 @@ from pockc.backends.onnx.builder import METADATA_OPSET, Builder
 from pockc.backends.onnx.elements import ELEMENTS
 from pockc.backends.onnx.lowerings import LOWERINGS
 from pockc.backends.onnx.patterns import ways
-from pockc.backends.onnx.weights import initializer
+from pockc.backends.onnx.weights import initializers
 from pockc.errors import UserError
 from pockc.ir.graph import Graph
 from pockc.ir.phases import step_phases
@@ -111,7 +111,7 @@ def finish(
     drafted: Draft,
     places: Mapping[str, int],
     producer: str,
-    initializers: Sequence[onnx.TensorProto] | None = None,
+    constants: Sequence[onnx.TensorProto] | None = None,
 ) -> onnx.ModelProto:
     """Return the model, its large constants at their places in the file of weights.
 
@@ -119,7 +119,7 @@ def finish(
         drafted: The model.
         places: Where each large constant begins in the file.
         producer: Who made it.
-        initializers: The constants, if they are not in that file.
+        constants: Its constants, if not those that it was drafted with.
     """
     builder = drafted.builder
     graph = builder.graph
@@ -129,9 +129,9 @@ def finish(
         _value(name, graph.type_of(o.value))
         for (name, _), o in zip(drafted.outputs, graph.outputs, strict=True)
     ]
-    weights = initializers
+    weights = constants
     if weights is None:
-        weights = [initializer(n, w, places) for n, w in builder.weights.items()]
+        weights = initializers(builder.weights, places)
     made = helper.make_graph(list(builder.nodes()), graph.name, inputs, outputs, weights)
     model = helper.make_model(
         made,

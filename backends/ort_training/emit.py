@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from pockc.backends.base import Job
 from pockc.backends.onnx import opsets
 from pockc.backends.onnx.model import Draft, draft, finish
-from pockc.backends.onnx.weights import FILE, write_weights
+from pockc.backends.onnx.weights import write_weights
 from pockc.backends.ort_training.checkpoint import checkpoint
 from pockc.backends.ort_training.evaluation import with_loss
 from pockc.backends.ort_training.optimizer import check_update, optimizer_model
@@ -23,7 +23,7 @@ from pockc.ir.graph import Graph
 from pockc.ir.roles import BufferUpdate, Gradient, Loss, Param
 from pockc.plan.product import Made, Product
 from pockc.plan.types import StateSlot
-from pockc.runtime.manifest import ANY, ORT_TRAINING, Machine
+from pockc.runtime.manifest import ANY, FROZEN_FILE, ORT_TRAINING, Machine
 
 _RESET = "lazy_reset_grad"
 _OPSET = 18
@@ -46,13 +46,17 @@ def emit(graphs: Mapping[str, Graph], job: Job) -> Product:
         "training_model": draft(_loss_first(train), keys, job.values, opset),
         "eval_model": draft(evaluation, keys, job.values, opset),
     }
-    places = write_weights(job.folder / FILE, (d.builder.weights for d in drafts.values()))
+    files = {FROZEN_FILE: job.folder / FROZEN_FILE, "checkpoint": job.folder / "checkpoint"}
+    places = write_weights(
+        files[FROZEN_FILE],
+        (d.builder.weights for d in drafts.values()),
+        {n: v for n, v in job.values.items() if n not in trained},
+    )
     models = {name: finish(d, places, "pockc") for name, d in drafts.items()}
     _accumulate(models["training_model"], drafts["training_model"])
     models["optimizer_model"] = optimizer_model(
         job.optimizer_name, job.optimizer_options, opset
     )
-    files = {FILE: job.folder / FILE, "checkpoint": job.folder / "checkpoint"}
     files["checkpoint"].write_bytes(checkpoint({n: job.values[n] for n in trained}))
     for name, model in models.items():
         files[f"{name}.onnx"] = job.folder / f"{name}.onnx"

@@ -117,7 +117,8 @@ def write_artifact(path: Path, contents: Contents) -> Manifest:
             shutil.copyfile(source, folder / name)
             if name in contents.product.programs:
                 (folder / name).chmod(0o755)
-        _write_frozen(folder / FROZEN_FILE, contents)
+        if FROZEN_FILE not in contents.product.files:
+            _write_frozen(folder / FROZEN_FILE, contents)
         _write_state(folder / STATE_FILE, contents, sha256_of(folder / FROZEN_FILE))
         # A large model's is a megabyte of text, much of it alike.
         (folder / GRAPH_FILE).write_bytes(lzma.compress(contents.graph_text.encode()))

@@ -96,7 +96,7 @@ def compile_(  # noqa: PLR0913, PLR0917  one parameter per option
     ] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="full, head, bias, last:N or pockengine; rules refine it."),
+        typer.Option(help="full, head, bias, last:N, pockengine, bert, ...; rules refine it."),
     ] = None,
     optimizer: Annotated[
         str | None,
@@ -222,12 +222,16 @@ def plan(  # noqa: PLR0913, PLR0917  one parameter per option
     model: ModelArg,
     sparse_update: ConfigOption = None,
     preset: Annotated[
-        str | None, typer.Option(help="full, head, bias, last:N or pockengine.")
+        str | None,
+        typer.Option(help="full, head, bias, last:N, pockengine, bert, ...; rules refine it."),
     ] = None,
     memory_budget: BudgetOption = None,
     latency_budget: LatencyOption = None,
     fit: Annotated[
-        bool, typer.Option("--fit", help="Choose micro-batches that meet the memory budget.")
+        bool,
+        typer.Option(
+            "--fit", help="Meet the memory budget by computing blocks again and micro-batches."
+        ),
     ] = False,
     output: Annotated[
         Path | None,
@@ -241,6 +245,7 @@ def plan(  # noqa: PLR0913, PLR0917  one parameter per option
     measure: MeasureOption = False,
     target: Annotated[str, typer.Option(help="The machine it is for; see `targets`.")] = "host",
     threads: ThreadsOption = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON line.")] = False,
 ) -> None:
     """Say what a scheme takes in memory and time, without building anything.
 
@@ -266,7 +271,7 @@ def plan(  # noqa: PLR0913, PLR0917  one parameter per option
         threads,
         measure,
     )
-    run_plan(asked, fit=fit, output=output)
+    run_plan(asked, fit=fit, output=output, json=json)
 
 
 @app.command()

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pockc.cli.onnx_export import compared, write_model
+from pockc.cli.onnx_export import SPLIT_BYTES, compared, write_model
 from pockc.cli.places import check_file_target
 from pockc.errors import Problem, UserError
 from pockc.runtime.dtypes import BY_NAME, raw_from
@@ -49,8 +49,13 @@ def _values(folder: Path, manifest: Manifest) -> Iterator[tuple[str, np.ndarray]
             yield name, changed[name] if name in changed else frozen.read(name)
 
 
-def export(folder: Path, target: Path) -> str:
+def export(folder: Path, target: Path, split_bytes: int = SPLIT_BYTES) -> str:
     """Write the model's tensors, or an ONNX model, to a file; return what was written.
+
+    Args:
+        folder: The artifact.
+        target: The file; its ending says the format.
+        split_bytes: An ONNX model with more bytes of weights has them in `<target>.data`.
 
     Raises:
         UserError: [export-format] The file's ending says no known format; [missing-package];
@@ -70,24 +75,37 @@ def export(folder: Path, target: Path) -> str:
                 fix=f"let it end in {', '.join((*writers, ONNX_SUFFIX))}",
             )
         )
+    if target.suffix == ONNX_SUFFIX:
+        return _export_model(folder, target, split_bytes)
     state, manifest = state_of(folder)
     check_file_target(target)
     handle, name = tempfile.mkstemp(
         dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix
     )
     os.close(handle)
-    what = f"{len(state)} tensors to {target}"
     try:
-        if target.suffix == ONNX_SUFFIX:
-            values = dict(_values(folder, manifest))
-            write_model(Path(name), folder, values, target.name)
-            what = f"{target}, which is {compared(Path(name), folder, manifest)}"
-        else:
-            writers[target.suffix](Path(name), state, manifest)
+        writers[target.suffix](Path(name), state, manifest)
         Path(name).replace(target)
     finally:
         Path(name).unlink(missing_ok=True)
-    return what
+    return f"{len(state)} tensors to {target}"
+
+
+def _export_model(folder: Path, target: Path, split_bytes: int) -> str:
+    """Write an ONNX model and, if it is large, the file of its weights, once they are right.
+
+    A model names the file of its weights, so both are made under their names elsewhere.
+    """
+    manifest = read_manifest(folder)
+    check_files(folder, manifest)
+    check_file_target(target)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as place:
+        path = Path(place) / target.name
+        files = write_model(path, folder, dict(_values(folder, manifest)), split_bytes)
+        note = compared(path, folder, manifest)
+        for file in files:
+            file.replace(target.parent / file.name)
+    return f"{target}, which is {note}"
 
 
 def _safetensors(path: Path, state: State, manifest: Manifest) -> None:

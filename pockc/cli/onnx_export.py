@@ -9,21 +9,26 @@ import numpy as np
 
 from pockc.errors import Problem, UserError
 from pockc.runtime import load
-from pockc.runtime.dtypes import BY_NAME
-from pockc.runtime.manifest import InputSpec, Manifest
+from pockc.runtime.inputs import drawn
+from pockc.runtime.manifest import Manifest
+
+SPLIT_BYTES = 1 << 30
+"""Constants of more bytes go to a file beside the model: protobuf holds twice that at most."""
 
 _RTOL, _ATOL = 1e-3, 1e-4
 """How far predictions may be apart, the latter as a part of the largest."""
 
 
-def write_model(path: Path, folder: Path, values: Mapping[str, np.ndarray], name: str) -> None:
-    """Write the model of an artifact with these weights; `name` is the file's final name."""
+def write_model(
+    path: Path, folder: Path, values: Mapping[str, np.ndarray], split_bytes: int = SPLIT_BYTES
+) -> list[Path]:
+    """Write the model of an artifact with these weights; return its files, the model last."""
     try:
         from pockc.backends.onnx import inference
     except ImportError as error:
         what = f"an ONNX model needs a package that is missing: {error.name}"
         raise UserError(Problem("no-onnx", what, fix="pip install 'pockc[onnx]'")) from error
-    inference.save(inference.inference_model(folder, values), path, name)
+    return inference.save(inference.inference_model(folder, values), path, split_bytes)
 
 
 def compared(path: Path, folder: Path, manifest: Manifest) -> str:
@@ -34,7 +39,7 @@ def compared(path: Path, folder: Path, manifest: Manifest) -> str:
     """
     specs = manifest.entries["predict"].inputs
     rng = np.random.default_rng(0)
-    batch = [_drawn(s, rng) for s in specs]
+    batch = [drawn(s, rng) for s in specs]
     try:
         import onnxruntime
 
@@ -61,11 +66,3 @@ def compared(path: Path, folder: Path, manifest: Manifest) -> str:
             fix = "please report this with the model"
             raise UserError(Problem("export-mismatch", what, fix=fix))
     return f"checked against predict (largest difference {worst:.2g})"
-
-
-def _drawn(spec: InputSpec, rng: np.random.Generator) -> np.ndarray:
-    element = BY_NAME[spec.dtype]
-    if element.kind == "f":
-        return rng.standard_normal(spec.shape).astype(element.numpy)
-    low, high = (0, 1) if spec.values is None else (spec.values.low, spec.values.high)
-    return rng.integers(low, high, spec.shape, endpoint=True).astype(element.numpy)

@@ -15,9 +15,9 @@ from pockc.profile.rows import sorted_kernels
 def tables(profiles: Sequence[Profile], order: str, shown: int) -> Iterator[Table]:
     """Yield what `pockc profile` shows: of each figure one column per profile, then kernels."""
     yield _time_table(profiles)
-    if all(p.memory is not None for p in profiles):
-        yield _memory_table(profiles)
-    yield _thread_table(profiles)
+    yield _memory_table(profiles)
+    if any(p.busy_ns for p in profiles):
+        yield _thread_table(profiles)
     for profile in profiles:
         yield _kernel_table(profile, order, shown)
 
@@ -56,10 +56,12 @@ def _time_table(profiles: Sequence[Profile]) -> Table:
 
 
 def _memory_table(profiles: Sequence[Profile]) -> Table:
-    planned = {
+    told = {
         "trained parameters and buffers": "parameters",
+        "  second buffers": "second_buffers",
         "optimizer state": "optimizer_state",
         "arena": "arena",
+        "  at the peak": "peak",
         "  at the peak: saved activations": "saved_activations",
         "  at the peak: workspace": "workspace",
         "  at the peak: inputs": "inputs",
@@ -68,16 +70,19 @@ def _memory_table(profiles: Sequence[Profile]) -> Table:
     }
 
     def of(field: str) -> Callable[[Profile], float]:
-        return lambda p: float(getattr(p.memory, field))
+        return lambda p: float(getattr(p.memory or p.held, field, 0))
 
-    rows = {name: of(field) for name, field in planned.items()}
+    def is_told(field: str) -> bool:
+        return any(hasattr(p.memory or p.held, field) for p in profiles)
+
+    rows = {name: of(field) for name, field in told.items() if is_told(field)}
     rows["resident before opening"] = lambda p: p.rss_before_bytes
     rows["resident at most"] = lambda p: p.rss_peak_bytes
     rows["  of it for measuring"] = lambda p: p.measuring_bytes
     made = _side_by_side(
         "Memory: planned, then measured", profiles, rows, lambda n: size(int(n))
     )
-    made.caption = "; ".join(_peak_line(p) for p in profiles)
+    made.caption = "; ".join(_peak_line(p) for p in profiles if p.memory is not None)
     made.caption_justify = "left"
     return made
 
@@ -114,10 +119,12 @@ def _kernel_table(profile: Profile, order: str, shown: int) -> Table:
     if rest:
         share = sum(k.ms for k in rest) / total if total else 0.0
         made.add_row("", f"{100 * share:.1f}", "", "", "", "", f"... {len(rest)} more: --top")
-    made.caption = (
-        f"{machine.cpu}, {machine.threads} threads: {machine.peak_gflops:.0f} GFLOP/s of "
-        f"multiply-adds, {machine.peak_gbs:.1f} GB/s of memory"
-    )
+    made.caption = f"{machine.cpu}, {machine.threads} threads"
+    if machine.peak_gflops:
+        made.caption += (
+            f": {machine.peak_gflops:.0f} GFLOP/s of multiply-adds, "
+            f"{machine.peak_gbs:.1f} GB/s of memory"
+        )
     made.caption_justify = "left"
     return made
 

@@ -227,14 +227,12 @@ def _profile(file: Path, artifact: Path) -> Profile:
     """Return the profile in a file, or what a device recorded joined with the artifact."""
     from pockc.profile import joined, read_profile, read_recording
     from pockc.profile.recording import FORMAT
-    from pockc.runtime.manifest import STEP_FILE
     from pockc.runtime.opening import read_manifest
 
     if is_of_format(file, FORMAT):
         return joined(read_recording(file), artifact)
     profile = read_profile(file)
-    step = read_manifest(artifact).files.get(STEP_FILE)
-    if step is None or step.sha256 != profile.step_sha256:
+    if read_manifest(artifact).step_sha256 != profile.step_sha256:
         what = f"{file} is a profile of another program than {artifact}"
         fix = f"make it again: pockc profile {artifact} --json {file}"
         raise UserError(Problem("profile-of-another", what, fix=fix))

@@ -47,7 +47,8 @@ class Product:
 
     Attributes:
         program: Which runtime runs it; a `program` of the manifest.
-        files: The files of the program, by their name in the artifact.
+        files: The files of the program, by their name in the artifact. The file of frozen
+            tensors is one of them where the program's constants lie in it.
         programs: Those of them that can be run.
         memory_map: The plan as text, for pictures; "" if the backend plans nothing.
         machine: What it needs of the machine that runs it.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from itertools import accumulate
 from pathlib import Path
 from statistics import fmean, median
@@ -14,35 +15,33 @@ from pockc.ir.texts import graph_texts, parse_outline
 from pockc.plan import Occupancy, read_occupancy
 from pockc.plan.names import kernel_family
 from pockc.profile.model import (
+    TRAIN_STEP,
     Kernel,
+    KernelFacts,
     Machine,
     PlannedMemory,
     Profile,
     Span,
     lower_quartile,
 )
+from pockc.profile.onnx_join import held_memory, onnx_facts
 from pockc.profile.recording import RecordedEntry, Recording
 from pockc.profile.work import work_of
-from pockc.runtime.manifest import GRAPH_FILE, NATIVE, STEP_FILE, Manifest
+from pockc.runtime.manifest import GRAPH_FILE, NATIVE, ONNX, Manifest
 from pockc.runtime.opening import read_graph_text, read_manifest
 
-TRAIN_STEP = "train_step"
 
-
-def check_native(folder: Path, manifest: Manifest) -> None:
-    """Check that an artifact has kernels of its own.
+def check_recordable(folder: Path, manifest: Manifest) -> None:
+    """Check that pockc runs the steps of an artifact.
 
     Raises:
-        UserError: [no-kernel-times] Another runtime runs it.
+        UserError: [no-kernel-times] Another program does.
     """
-    if manifest.program != NATIVE:
+    if manifest.program not in (NATIVE, ONNX):
         what = (
-            f"{folder} is run by ONNX Runtime ({manifest.program}); "
-            "pockc records kernels of its own runtime only"
+            f"{folder} is run by ONNX Runtime's training API, whose steps pockc cannot record"
         )
-        fix = (
-            "compile with --backend tvm, or use SessionOptions.enable_profiling of ONNX Runtime"
-        )
+        fix = "compile with --backend tvm or onnx"
         raise UserError(Problem("no-kernel-times", what, fix=fix))
 
 
@@ -58,18 +57,22 @@ def joined(recording: Recording, folder: Path) -> Profile:
             is of another artifact; or the folder is no artifact.
     """
     manifest = read_manifest(folder)
-    check_native(folder, manifest)
-    if manifest.files[STEP_FILE].sha256 != recording.step_sha256:
+    check_recordable(folder, manifest)
+    if manifest.step_sha256 != recording.step_sha256:
         what = f"the recording is of another program than {folder} holds"
         fix = "give the artifact that was recorded, or record it again"
         raise UserError(Problem("foreign-recording", what, fix=fix))
-    planned = read_occupancy(read_details(folder)[MEMORY])
+    native = manifest.program == NATIVE
+    planned = read_occupancy(read_details(folder)[MEMORY]) if native else None
     texts = graph_texts(read_graph_text(folder))
-    kernels = tuple(
-        k
-        for e in recording.entries
-        for k in _kernels(e, entry_graph(folder, texts, e.name), planned)
-    )
+    kernels: list[Kernel] = []
+    for entry in recording.entries:
+        graph = entry_graph(folder, texts, entry.name)
+        if planned is None:
+            facts = onnx_facts(entry, graph, texts[entry.name])
+        else:
+            facts = _facts(entry, graph, planned)
+        kernels += _kernels(entry, facts)
     return Profile(
         artifact=folder.resolve().name,
         step_sha256=recording.step_sha256,
@@ -85,8 +88,9 @@ def joined(recording: Recording, folder: Path) -> Profile:
         load_ms=recording.load_ms,
         first_step_ms=recording.first_step_ms,
         step_ms=recording.step_ms,
-        kernels=kernels,
-        memory=_memory(manifest, planned),
+        kernels=tuple(kernels),
+        memory=None if planned is None else _memory(manifest, planned),
+        held=held_memory(recording, manifest) if planned is None else None,
         rss_before_bytes=recording.rss_before_bytes,
         rss_peak_bytes=recording.rss_peak_bytes,
         measuring_bytes=recording.measuring_bytes,
@@ -113,20 +117,32 @@ def entry_graph(folder: Path, texts: Mapping[str, str], name: str) -> Graph:
     raise UserError(Problem("damaged-file", what, fix="compile the model again"))
 
 
-def _kernels(recorded: RecordedEntry, graph: Graph, planned: Occupancy) -> Iterator[Kernel]:
+def _kernels(recorded: RecordedEntry, facts: Iterable[KernelFacts]) -> Iterator[Kernel]:
+    """Yield the calls of an entry with their times."""
+    for number, (fact, ns) in enumerate(zip(facts, recorded.ns, strict=True)):
+        steps = _by_step(ns, recorded.runs)
+        yield Kernel(
+            entry=recorded.name,
+            call=number,
+            runs=recorded.runs,
+            **asdict(fact),
+            ms=median(steps) * 1e-6,
+            low_ms=lower_quartile(steps) * 1e-6,
+            min_ms=min(steps) * 1e-6,
+            mean_ms=fmean(steps) * 1e-6,
+        )
+
+
+def _facts(recorded: RecordedEntry, graph: Graph, planned: Occupancy) -> Iterator[KernelFacts]:
     entry = planned.entry(recorded.name)
     told = () if entry is None else entry.calls
     if [c.kernel for c in told] != list(recorded.kernels):
         what = f"the recording of {recorded.name} has other kernels than the artifact"
         fix = "give the artifact that was recorded, or record it again"
         raise UserError(Problem("foreign-recording", what, fix=fix))
-    for number, (call, ns) in enumerate(zip(told, recorded.ns, strict=True)):
+    for call in told:
         work = work_of(graph, call.kernel, call.node)
-        steps = _by_step(ns, recorded.runs)
-        yield Kernel(
-            entry=recorded.name,
-            call=number,
-            runs=recorded.runs,
+        yield KernelFacts(
             symbol=call.kernel,
             family=kernel_family(call.kernel),
             node=call.node,
@@ -138,10 +154,6 @@ def _kernels(recorded: RecordedEntry, graph: Graph, planned: Occupancy) -> Itera
             flops=work.flops,
             other_flops=work.other_flops,
             nbytes=work.nbytes,
-            ms=median(steps) * 1e-6,
-            low_ms=lower_quartile(steps) * 1e-6,
-            min_ms=min(steps) * 1e-6,
-            mean_ms=fmean(steps) * 1e-6,
         )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Literal
@@ -17,6 +18,7 @@ from pockc.runtime.files import replaced_file
 
 FORMAT: Literal["pock-profile"] = "pock-profile"
 VERSION: Literal[2] = 2
+TRAIN_STEP = "train_step"
 _FIX = "make it again: pockc profile MODEL.pock --json FILE.json"
 
 
@@ -36,6 +38,23 @@ class Machine(Strict):
     peak_gbs: float
 
 
+@dataclass(frozen=True, slots=True)
+class KernelFacts:
+    """What is known of a kernel call besides its times: the fields of `Kernel`."""
+
+    symbol: str
+    family: str
+    node: str
+    op: str
+    phase: str
+    module: str
+    source: str
+    kind: str
+    flops: int
+    other_flops: int
+    nbytes: int
+
+
 class Kernel(Strict):
     """One kernel call of a step.
 
@@ -43,14 +62,14 @@ class Kernel(Strict):
         entry: `train_step` or, with micro-batches, `apply_update`.
         call: Its number in the entry, from 0.
         runs: How often a step makes it: once for each micro-batch.
-        symbol: The kernel's C symbol.
+        symbol: The kernel's C symbol; of ONNX Runtime the operator's type, as `FusedConv`.
         family: What kind of kernel the symbol names.
-        node: The graph's node.
+        node: The graph's node; or the operator's name, if ONNX Runtime has put it in.
         op: What it computes; of a fused node all ops.
         phase: forward, backward or update.
         module: The user's module, "" if none is known.
         source: The user's line as `model.py:27 in Mlp.forward: ...`, "" if none is known.
-        kind: What limits it, as `conv2d depthwise`; see `Work`.
+        kind: What limits it, as `conv2d depthwise`, see `Work`; of ONNX Runtime the type.
         flops: Operations of its products and convolutions in one run; a multiply-add is two.
         other_flops: Its other arithmetic in one run.
         nbytes: Operands and result in one run, each once.
@@ -147,25 +166,48 @@ class PlannedMemory(Strict):
     timeline: tuple[int, ...]
 
 
+class HeldMemory(Strict):
+    """The bytes of a training step under a runtime that plans for itself: told, not planned.
+
+    Attributes:
+        parameters: Trained parameters and buffers that steps change.
+        optimizer_state: What the optimizer keeps.
+        second_buffers: Of what cannot be renewed in place.
+        frozen: The file of frozen tensors and constants.
+        arena: What the runtime's allocator took from the system; 0 if it does not tell.
+        peak: The most that it had given out of that.
+        timeline: What it had given out behind every call of `train_step`.
+    """
+
+    parameters: int
+    optimizer_state: int
+    second_buffers: int
+    frozen: int
+    arena: int
+    peak: int
+    timeline: tuple[int, ...]
+
+
 class Profile(Strict):
     """A profiled artifact.
 
     Attributes:
         artifact: The folder's name.
-        step_sha256: Hash of its `step.so`.
+        step_sha256: Hash of its `step.so` or `train_step.onnx`.
         target: What it was compiled for.
-        backend: `native`: kernels of our own.
+        backend: `native`: kernels of our own; `onnx`: operators of ONNX Runtime.
         batch_rows: Rows of a step.
         machine: Where it ran.
         load_ms: From the process's beginning to the open artifact.
         first_step_ms: The first step.
         step_ms: Every steady step.
         kernels: The calls of a step, in order.
-        memory: What was planned; None for artifacts that do not keep their plan.
+        memory: What was planned; None where another runtime plans.
+        held: What that runtime says; None where we plan.
         rss_before_bytes: Resident memory before the artifact was opened.
         rss_peak_bytes: The most resident memory.
         measuring_bytes: Of the peak, what only the measuring takes: random input, times.
-        busy_ns: By thread, time in kernels during the steady steps.
+        busy_ns: By thread, time in kernels during the steady steps; empty if unknown.
         spans: Calls by thread of the last recorded steps.
         span_steps: Begin and end of these steps, nanoseconds as in `spans`.
     """
@@ -183,6 +225,7 @@ class Profile(Strict):
     step_ms: tuple[float, ...]
     kernels: tuple[Kernel, ...]
     memory: PlannedMemory | None
+    held: HeldMemory | None = None
     rss_before_bytes: int
     rss_peak_bytes: int
     measuring_bytes: int

@@ -1,7 +1,7 @@
 """What the runtime writes on the device: raw times, by the number of each kernel call.
 
-`pock-run train --profile` and `pock-run bench --profile` write it without Python; `joined` adds
-what the artifact knows of each call.
+`pock-run train --profile` and `pock-run bench --profile` write it without Python; of ONNX
+models `onnx_steps` does. `joined` adds what the artifact knows of each call.
 """
 
 from __future__ import annotations
@@ -11,9 +11,23 @@ from typing import Literal
 
 from pockc.profile.files import Strict, read_json
 
-FORMAT = "pock-recording"
-VERSION = 1
+FORMAT: Literal["pock-recording"] = "pock-recording"
+VERSION: Literal[1] = 1
 _FIX = "record it again: pock-run bench MODEL.pock --profile FILE.json"
+
+
+class Work(Strict):
+    """What a call did.
+
+    Attributes:
+        flops: Operations of products and convolutions; a multiply-add is two.
+        nbytes: Operands and results, each once.
+        live_bytes: What the runtime's allocator had given out behind the call; 0 if unknown.
+    """
+
+    flops: int
+    nbytes: int
+    live_bytes: int
 
 
 class RecordedEntry(Strict):
@@ -25,6 +39,8 @@ class RecordedEntry(Strict):
         kernels: The symbol of each call, in order.
         nodes: The node of each call.
         ns: For each call the nanoseconds of every run, the first recorded step first.
+        work: What another runtime says of each call; empty for kernels of our own, whose graph
+            tells it.
     """
 
     name: str
@@ -32,6 +48,7 @@ class RecordedEntry(Strict):
     kernels: tuple[str, ...]
     nodes: tuple[str, ...]
     ns: tuple[tuple[int, ...], ...]
+    work: tuple[Work, ...] = ()
 
 
 class Recording(Strict):
@@ -41,15 +58,18 @@ class Recording(Strict):
         step_sha256: Hash of the artifact's `step.so`: which program it was.
         threads: Threads that ran kernels.
         cpu: The processor's name.
-        peak_gflops: Fused multiply-adds of these threads, 10^9 operations per second.
-        peak_gbs: Memory traffic of these threads, 10^9 bytes per second (STREAM's triad).
+        peak_gflops: Fused multiply-adds of these threads, 10^9 operations per second; 0 if it
+            was not measured.
+        peak_gbs: Memory traffic of these threads, 10^9 bytes per second (STREAM's triad); or 0.
         load_ms: From the process's beginning to the open artifact.
         first_step_ms: The first step, which loads pages.
         step_ms: Every steady step.
         rss_before_bytes: Resident memory before the artifact was opened.
         rss_peak_bytes: The most resident memory, steps included.
         measuring_bytes: Of the peak, what only the measuring takes: random input, times.
-        busy_ns: By thread, time in kernels during the steady steps.
+        busy_ns: By thread, time in kernels during the steady steps; empty if unknown.
+        held_bytes: What the allocator of another runtime took from the system; 0 for our own,
+            whose arena is planned.
         entries: The calls.
         spans: Single calls of the last recorded steps: entry, call, thread, begin, end;
             nanoseconds from the first one's begin. Thread 0 has the whole call, other
@@ -57,8 +77,8 @@ class Recording(Strict):
         span_steps: Begin and end of the steps that `spans` shows.
     """
 
-    format: Literal["pock-recording"]
-    version: Literal[1]
+    format: Literal["pock-recording"] = FORMAT
+    version: Literal[1] = VERSION
     step_sha256: str
     threads: int
     cpu: str
@@ -71,6 +91,7 @@ class Recording(Strict):
     rss_peak_bytes: int
     measuring_bytes: int
     busy_ns: tuple[int, ...]
+    held_bytes: int = 0
     entries: tuple[RecordedEntry, ...]
     spans: tuple[tuple[int, int, int, int, int], ...]
     span_steps: tuple[tuple[int, int], ...]

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from pockc.profile.model import Kernel, Profile, Span
+from pockc.profile.model import TRAIN_STEP, Kernel, Profile, Span
 
 _PROCESS = 1
 _STEPS = 0
@@ -39,12 +39,17 @@ def _events(profile: Profile) -> Iterator[dict[str, Any]]:
 
 def _memory(profile: Profile, kernel: Kernel, span: Span) -> Iterator[dict[str, Any]]:
     """Yield what is alive from a call of the training step on."""
-    if profile.memory is None or span.thread != 0 or kernel.entry != "train_step":
+    if span.thread != 0 or kernel.entry != TRAIN_STEP:
         return
-    # The timeline begins with the time at which the inputs are filled.
-    alive = profile.memory.timeline[kernel.call + 1]
+    if profile.memory is not None:
+        # The timeline begins with the time at which the inputs are filled.
+        name, alive = "planned live bytes", profile.memory.timeline[kernel.call + 1]
+    elif profile.held is not None and profile.held.peak:
+        name, alive = "live bytes", profile.held.timeline[kernel.call]
+    else:
+        return
     yield {
-        "name": "planned live bytes",
+        "name": name,
         "ph": "C",
         "ts": span.begin_ns / 1e3,
         "pid": _PROCESS,

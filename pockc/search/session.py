@@ -25,6 +25,7 @@ from pockc.search.measuring import measure
 from pockc.search.prediction import step_time
 from pockc.search.proxy import Scores, proxy_scores
 from pockc.search.space import Choice, Genes, Space, make_space
+from pockc.units import milliseconds, size
 
 MOST_MISSED = 8
 """Schemes of a round that turn out to be over the budget before estimates are raised."""
@@ -184,29 +185,32 @@ class Session:
         progress("plans", len(schemes), len(schemes))
 
     def _cost(self, genes: Genes) -> Cost:
-        cost = self.estimator.composed(genes, near=True)
+        cost = self.estimator.estimate(genes)
         if cost is None or self.estimator.is_exact(genes):
             return self.estimator.exact(genes)
         arena_bytes = int(cost.arena_bytes * self._margin)
         return replace(cost, arena_bytes=arena_bytes, step_ms=cost.step_ms * self._time_margin)
 
     def _by_hand(self, search: Search) -> list[Found]:
-        """Return what one would try without a search: all biases, the last blocks that fit."""
+        """Return what one would try without a search, as far as it fits.
+
+        That is all biases, and the last 1, 2, 4, ... blocks up to as many as fit: more is not
+        always better, and of deep models all numbers would take long to fine-tune.
+        """
         units = self.space.units
-        all_biases = Choice(bias=True)
+        count, all_biases = len(units), Choice(bias=True)
         bias = tuple(u.menu.index(all_biases) if u.biases else 0 for u in units)
         whole = tuple(u.menu.index(Choice(bool(u.biases), u.weights)) for u in units)
-        count = len(units)
-        last = [(0,) * at + whole[at:] for at in range(count)]
+        last = [(0,) * (count - n) + whole[count - n :] for n in range(1, count + 1)]
         fitting = [f for f in map(search.look, last) if search.budget.allows(f.cost)]
-        found = [search.look(bias), *fitting[:1]]
-        return [f for f in found if search.budget.allows(f.cost)]
+        some = [f for n, f in enumerate(fitting, 1) if n == len(fitting) or n & (n - 1) == 0]
+        return [f for f in (search.look(bias), *some) if search.budget.allows(f.cost)]
 
     def _confirmed(self, search: Search, schemes: Sequence[Found]) -> list[Found]:
         """Return those schemes that the compiler's own plan finds within the budget."""
         planned = []
         for scheme in schemes:
-            estimate = self.estimator.composed(scheme.genes, near=True)
+            estimate = self.estimator.estimate(scheme.genes)
             cost = self.estimator.exact(scheme.genes)
             if estimate is not None:
                 # Blocks leave holes in the arena that no sum of pieces shows.
@@ -238,8 +242,8 @@ class Outcome:
         finalists: The best schemes, unlike each other, with the costs that their own plans
             have, the best one by contribution first.
         greedy: What the greedy knapsack found, with its estimated cost.
-        by_hand: What one would try without a search, as far as it fits: all biases, the last
-            blocks.
+        by_hand: What one would try without a search, as far as it fits: all biases, numbers
+            of last blocks.
         front: What nothing else beats in memory and contribution.
         seen: How many schemes were looked at.
     """
@@ -259,9 +263,10 @@ class Outcome:
 def _too_small(budget: Budget, least: Cost) -> Problem:
     wanted = []
     if budget.memory_bytes is not None:
-        wanted.append(f"{budget.memory_bytes} bytes (it takes {least.memory_bytes})")
+        wanted.append(f"{size(budget.memory_bytes)} (it takes {size(least.memory_bytes)})")
     if budget.step_ms is not None:
-        wanted.append(f"{budget.step_ms:g} ms (it takes about {least.step_ms:.3g})")
+        taken = milliseconds(least.step_ms)
+        wanted.append(f"{milliseconds(budget.step_ms)} (it takes about {taken})")
     what = f"training the head alone does not fit {' and '.join(wanted)}"
     fix = "allow more, or use a smaller batch (--batch, or accumulate in the configuration)"
     return Problem("budget", what, fix=fix)

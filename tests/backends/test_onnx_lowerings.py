@@ -10,7 +10,7 @@ import pytest
 from pockc import ops
 from pockc.backends.onnx.lowerings import LOWERINGS
 from pockc.backends.onnx.model import draft, finish
-from pockc.backends.onnx.weights import inlined
+from pockc.backends.onnx.weights import initializers
 from pockc.ir import Batch, DType, Graph, Prediction, f32
 from pockc.ir.builder import GraphBuilder
 from pockc.ops.base import Sample
@@ -34,7 +34,7 @@ def graph_of(op: str, sample: Sample) -> Graph:
 def run(graph: Graph, arrays: list[np.ndarray], opset: int = 21) -> np.ndarray:
     """Lower a graph, check the model, and run it."""
     drafted = draft(graph, frozenset(), {}, opset)
-    model = finish(drafted, {}, "test", inlined(drafted.builder.weights))
+    model = finish(drafted, {}, "test", initializers(drafted.builder.weights, {}))
     onnx.checker.check_model(model, full_check=True)
     assert {n.domain for n in model.graph.node} <= {""}
     options = onnxruntime.SessionOptions()

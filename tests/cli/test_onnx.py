@@ -97,8 +97,10 @@ def test_a_model_that_predicts_otherwise_is_not_written(
     assert run(command) == 0
     right = exporting.write_model
 
-    def wrong(path: Path, folder: Path, values: dict[str, np.ndarray], name: str) -> None:
-        right(path, folder, {n: 2 * v for n, v in values.items()}, name)
+    def wrong(
+        path: Path, folder: Path, values: dict[str, np.ndarray], split_bytes: int
+    ) -> list[Path]:
+        return right(path, folder, {n: 2 * v for n, v in values.items()}, split_bytes)
 
     monkeypatch.setattr(exporting, "write_model", wrong)
     assert run(["export", artifact, "--to", str(tmp_path / "m.onnx")]) == 1

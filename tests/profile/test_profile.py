@@ -8,44 +8,22 @@ import shutil
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
-import pockc
 from pockc.errors import UserError
 from pockc.profile import Profile, joined, read_profile, read_recording, write_profile
 from pockc.profile.trace import trace_text
 from pockc.runtime import read_manifest
 from pockc.runtime.opening import read_graph_text
 from tests.device.conftest import Command as Program
+from tests.profile.small import CLASSES, HIDDEN, PRODUCTS, ROWS, WIDTH, compiled_to
 from tests.support import Command
 
 pytestmark = [pytest.mark.needs_torch, pytest.mark.needs_tvm]
 
-ROWS, WIDTH, HIDDEN, CLASSES = 64, 256, 512, 16
 STEPS = 8
-
-
-class Net(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Linear(WIDTH, HIDDEN)
-        self.last = nn.Linear(HIDDEN, CLASSES)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.last(torch.relu(self.first(x)))
-
-
-def compiled_to(path: Path, **options: Any) -> Path:
-    torch.manual_seed(0)
-    options = {"loss": "cross_entropy", "optimizer": "adam", **options}
-    with pockc.compile(Net(), (torch.zeros(ROWS, WIDTH),), **options) as artifact:
-        artifact.save(path)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -82,15 +60,10 @@ def test_kernel_times_sum_to_the_step_within_3_percent(full: Path, tmp_path: Pat
 
 
 def test_flops_are_those_of_the_formulas(profile: Profile) -> None:
-    products = {
-        "forward": 2 * ROWS * (WIDTH * HIDDEN + HIDDEN * CLASSES),
-        # Both weight gradients, and the input gradient of the second layer only.
-        "late": 2 * ROWS * (WIDTH * HIDDEN + 2 * HIDDEN * CLASSES),
-    }
     found: dict[str, int] = defaultdict(int)
     for kernel in profile.kernels:
         found["forward" if kernel.phase == "forward" else "late"] += kernel.flops
-    assert found == products
+    assert found == PRODUCTS
 
 
 def test_bytes_are_those_of_operands_and_result(profile: Profile, full: Path) -> None:
@@ -107,7 +80,7 @@ def test_bytes_are_those_of_operands_and_result(profile: Profile, full: Path) ->
 def test_kernels_know_the_users_module_and_line(profile: Profile) -> None:
     first = next(k for k in profile.kernels if k.flops == 2 * ROWS * WIDTH * HIDDEN)
     assert first.module == "first"
-    assert first.source.startswith("test_profile.py:") or "torch.relu" in first.source
+    assert first.source.startswith("small.py:") or "torch.relu" in first.source
     assert {k.phase for k in profile.kernels} == {"forward", "backward", "update"}
     phases = profile.phase_ms()
     assert sum(phases.values()) == pytest.approx(sum(k.ms for k in profile.kernels))
@@ -181,7 +154,7 @@ def test_the_command_writes_json_csv_and_a_trace(
     status, out, err = command("profile", full, "--steps", 3, "--top", 4, *words)
     assert (status, err) == (0, "")
     for line in ("load", "first step", "step, median", "backward", "optimizer state",
-                 "resident at most", "thread 0", "GFLOP/s", "test_profile.py"):  # fmt: skip
+                 "resident at most", "thread 0", "GFLOP/s", "small.py"):  # fmt: skip
         assert line in out
     found = read_profile(files["json"])
     assert len(found.step_ms) == 3
@@ -272,14 +245,6 @@ def test_a_recording_of_another_artifact_is_refused(recording: Path, tmp_path: P
     other = compiled_to(tmp_path / "other.pock", optimizer="sgd")
     with pytest.raises(UserError, match=r"\[foreign-recording\] the recording is of another"):
         joined(read_recording(recording), other)
-
-
-def test_onnx_artifacts_are_refused(command: Command, tmp_path: Path) -> None:
-    path = compiled_to(tmp_path / "onnx.pock", backend="onnx")
-    status, _, err = command("profile", path)
-    assert status == 1
-    assert err.startswith("[no-kernel-times] ")
-    assert "--backend tvm" in err
 
 
 def test_an_unknown_order_names_the_choices(full: Path, command: Command) -> None:

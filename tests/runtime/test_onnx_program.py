@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from pathlib import Path
@@ -11,12 +12,16 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from safetensors import safe_open
 
 from pockc import driver, runtime
+from pockc.backends.onnx.weights import INLINE_BYTES
 from pockc.errors import UserError
 from pockc.frontend.loading import UserModel
 from pockc.ir.parser import parse_graph
+from pockc.runtime.frozen import CONSTANT
 from pockc.runtime.onnx_program import OnnxProgram
+from pockc.runtime.safetensors import read_header
 from tests import nets
 from tests.parity.reference import arrays
 
@@ -176,25 +181,70 @@ def test_models_are_standard_readable_and_the_same_every_time(
     assert "new.stem.0.weight" in {o.name for o in model.graph.output}
 
 
-def test_large_constants_are_one_file_for_all_models(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def sparse(tmp_path_factory: pytest.TempPathFactory) -> Path:
     user = UserModel(nets.make("resnet"), nets.batches("resnet", 8, 1)[0][:-1])
     config = driver.read_config({"preset": "last:1"}, {"optimizer": "sgd"})
-    path = tmp_path / "net.pock"
+    path = tmp_path_factory.mktemp("sparse") / "net.pock"
     driver.build(user, config, path, driver.Options(backend="onnx"))
-    places = []
-    for name in ("train_step", "predict"):
-        model = onnx.load(str(path / f"{name}.onnx"), load_external_data=False)
-        found = {
-            (e.value, {x.key: x.value for x in t.external_data}["offset"])
-            for t in model.graph.initializer
-            for e in t.external_data
-            if e.key == "location"
-        }
-        places.append(found)
+    return path
+
+
+def external_data(path: Path) -> dict[str, tuple[str, int, int]]:
+    """Return of each large constant of a model the file, where it begins and its bytes."""
+    model = onnx.load(str(path), load_external_data=False)
+    facts = {t.name: {e.key: e.value for e in t.external_data} for t in model.graph.initializer}
+    return {
+        n: (f["location"], int(f["offset"]), int(f["length"])) for n, f in facts.items() if f
+    }
+
+
+def test_large_constants_are_one_file_for_all_models(sparse: Path) -> None:
+    path = sparse
+    models = [path / f"{name}.onnx" for name in ("train_step", "predict")]
+    places = [set(external_data(m).values()) for m in models]
     assert places[0]
     assert places[0] & places[1]
-    assert {file for file, _ in places[0]} == {"constants.safetensors"}
+    assert {file for file, _, _ in places[0]} == {"frozen.safetensors"}
+    assert {begin % 64 for _, begin, _ in places[0] | places[1]} == {0}
     assert os.path.getsize(path / "train_step.onnx") < 200_000
+
+
+def test_a_frozen_tensor_lies_once_for_models_and_export(sparse: Path) -> None:
+    stored = safe_open(sparse / "frozen.safetensors", framework="numpy")
+    manifest = runtime.read_manifest(sparse)
+    own = {n for n in stored.keys() if not n.startswith("pock.")}  # noqa: SIM118  no mapping
+    assert own == {n for n, t in manifest.tensors.items() if t.in_state_dict and not t.trained}
+    digests = [
+        hashlib.sha256(array.tobytes()).digest()
+        for array in map(stored.get_tensor, stored.keys())
+        if array.nbytes > INLINE_BYTES
+    ]
+    assert len(set(digests)) == len(digests)
+    header = read_header(sparse / "frozen.safetensors").tensors
+    read = external_data(sparse / "train_step.onnx")
+    shared = [n for n in read if n in own]
+    assert shared
+    assert all(
+        read[n][1:] == (header[n].begin, header[n].end - header[n].begin) for n in shared
+    )
+
+
+def test_what_only_models_read_is_no_tensor_of_the_users_model(
+    sparse: Path, tmp_path: Path
+) -> None:
+    header = read_header(sparse / "frozen.safetensors").tensors
+    assert any(n.startswith(CONSTANT) for n in header), "folded filters"
+    model = nets.make("resnet")
+    with runtime.load(sparse) as artifact:
+        found = artifact.state_dict()
+        artifact.save_checkpoint(tmp_path / "whole.safetensors")
+    assert set(found) == set(model.state_dict())
+    assert not any(
+        n.startswith("pock.") for n in read_header(tmp_path / "whole.safetensors").tensors
+    )
+    for name, tensor in model.state_dict().items():
+        np.testing.assert_array_equal(found[name], tensor.numpy())
 
 
 def test_what_may_be_overwritten_is_told_by_the_flow_of_data_alone() -> None:

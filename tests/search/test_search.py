@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pockc import driver, runtime
+from pockc import driver
 from pockc.errors import UserError
 from pockc.frontend.captured import Captured
 from pockc.profile.work import work_of
@@ -19,7 +19,6 @@ from pockc.scheme import Config, load_config
 from pockc.search.contribution import Contributions, from_proxy
 from pockc.search.cost import Cost, cost_of
 from pockc.search.evolve import Budget, Search, Settings
-from pockc.search.fit import fit
 from pockc.search.kernel_model import Basis, Timed
 from pockc.search.kernel_times import KernelTimes
 from pockc.search.machines import Peaks
@@ -29,34 +28,9 @@ from pockc.search.prediction import step_time
 from pockc.search.space import Choice, Space, Unit
 from pockc.search.store import Store
 from pockc.search.times_file import Measured, kernel_key
-from tests import nets
 from tests.search.sessions import OPTIONS, session_of
 
 pytestmark = [pytest.mark.needs_torch, pytest.mark.needs_tvm]
-
-
-def random_genes(space: Space, rng: random.Random) -> tuple[int, ...]:
-    first = rng.randrange(len(space.units) + 1)
-    return tuple(
-        0 if at < first else rng.randrange(len(u.menu)) for at, u in enumerate(space.units)
-    )
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["mobilenet", "resnet", "bert"])
-def test_predicted_memory_is_that_of_the_artifact(name: str, tmp_path: Path) -> None:
-    _, session = session_of(name)
-    rng = random.Random(name)
-    for _ in range(3):
-        genes = random_genes(session.space, rng)
-        predicted = session.estimator.exact(genes)
-        config = session.space.config(session.base, genes)
-        path = tmp_path / "scheme.pock"
-        driver.build_captured(session.captured, config, path, OPTIONS)
-        with runtime.load(path, 1) as artifact:
-            found = artifact.memory
-        assert predicted.state_bytes == found.state_bytes
-        assert predicted.arena_bytes == found.arena_bytes
 
 
 def test_estimates_of_unseen_schemes_are_near_their_plans() -> None:
@@ -65,31 +39,25 @@ def test_estimates_of_unseen_schemes_are_near_their_plans() -> None:
     errors = []
     for _ in range(60):
         genes = tuple(rng.choice((0, 1, 2)) for _ in session.space.units)
-        if genes in known._exact:
+        if known.is_exact(genes):
             continue
-        estimated, planned = known.composed(genes), known.exact(genes)
+        estimated, planned = known.estimate(genes), known.exact(genes)
         if estimated is not None:
             assert estimated.state_bytes == planned.state_bytes
-            errors.append(abs(estimated.memory_bytes / planned.memory_bytes - 1))
-            near = known.composed(genes, near=True)
-            assert near is not None
-            assert known.is_exact(genes)
-            assert near.memory_bytes >= estimated.memory_bytes
-    assert len(errors) >= 3
-    # What is left are arenas that cannot be filled without gaps.
-    assert sum(e == 0 for e in errors) >= 0.8 * len(errors)
-    assert max(errors) < 0.05
+            errors.append(estimated.memory_bytes / planned.memory_bytes - 1)
+    assert len(errors) >= 10
+    assert max(map(abs, errors)) < 0.05
 
 
-def test_a_learned_scheme_is_composed_without_a_plan() -> None:
+def test_a_learned_scheme_is_estimated_without_a_plan() -> None:
     _, session = session_of("resnet")
     genes = (0, 1, 1)
-    assert session.estimator.composed(genes) is None
+    assert session.estimator.estimate(genes) is None
     planned = session.estimator.exact(genes)
-    composed = session.estimator.composed(genes)
-    assert composed is not None
-    assert composed.memory_bytes == planned.memory_bytes
-    assert composed.step_ms == pytest.approx(planned.step_ms)
+    estimated = session.estimator.estimate(genes)
+    assert estimated is not None
+    assert estimated.memory_bytes == pytest.approx(planned.memory_bytes, rel=0.03)
+    assert estimated.step_ms == pytest.approx(planned.step_ms)
     assert session.estimator.plans == 1
 
 
@@ -161,35 +129,6 @@ def test_results_are_kept_one_by_one_and_other_settings_are_refused(tmp_path: Pa
     path.write_text("{")
     with pytest.raises(UserError, match=r"\[contributions\]"):
         Store.open(path, {"epochs": 1})
-
-
-@pytest.mark.slow
-def test_micro_batches_that_fit_make_the_same_update(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    user, session = session_of("resnet", rows=8)
-    # Without blocks that keep anything, micro-batches are all that there is.
-    monkeypatch.setattr("pockc.search.fit._Fitting._cheapest_first", lambda *_: [])
-    base = session.base
-    whole = cost_of(driver.plan_captured(session.captured, base, OPTIONS), session.times)
-    wanted = int(whole.memory_bytes * 0.95)
-    found = fit(
-        lambda c: driver.capture_model(user, c, OPTIONS), base, OPTIONS, session.times, wanted
-    )
-    assert found.config.accumulate > 1
-    assert not found.config.recompute
-    assert found.cost.memory_bytes <= wanted
-    losses, states = [], []
-    batch = [t.numpy() for t in nets.batches("resnet", 8, 1)[0]]
-    for config in (base, found.config):
-        path = tmp_path / "fitted.pock"
-        driver.build(user, config, path, OPTIONS)
-        with runtime.load(path, 1) as artifact:
-            losses.append([artifact.train_step(*batch) for _ in range(3)])
-            states.append(artifact.state_dict())
-    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
-    for name, value in states[0].items():
-        np.testing.assert_allclose(value, states[1][name], rtol=1e-2, atol=2e-3, err_msg=name)
 
 
 def test_measured_kernels_keep_their_time_and_tell_of_others(tmp_path: Path) -> None:
