@@ -79,13 +79,13 @@ def test_one_measured_kernel_moves_its_like_more_than_others() -> None:
 
 
 def test_neighbours_of_slow_kernels_are_slow() -> None:
-    some = works(60)
+    some = works(300)
     taken = [Timed(t.ms * (2 if t.work.flops < 10**7 else 1), t.work) for t in measured(some)]
     unseen = works(200, seed=7)
     small = [w for w in unseen if w.flops < 3 * 10**6]
     large = [w for w in unseen if w.flops > 3 * 10**7]
     model = KernelModel(PEAKS, CACHES, taken)
-    assert abs(sum(map(model.ms, small)) / sum(map(true_ms, small)) / 2 - 1) < 0.15
+    assert abs(sum(map(model.ms, small)) / sum(map(true_ms, small)) / 2 - 1) < 0.2
     assert abs(error_of_sum(model, large)) < 0.15
 
 
