@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pockc.cli.console import progress_bar, say, show, table, warn
 from pockc.cli.nearest import Presets, over_budget
 from pockc.cli.places import check_file_target
+from pockc.cli.step_time import measure_missing, time_rows
 from pockc.cli.text import milliseconds, size
 from pockc.errors import Problem, UserError
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pockc.search.cost import Cost
     from pockc.search.evolve import Budget
     from pockc.search.kernel_times import KernelTimes
+    from pockc.search.prediction import StepTime
 
 _UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30,
           "kB": 10**3, "MB": 10**6, "GB": 10**9}  # fmt: skip
@@ -68,9 +70,10 @@ class Asked:
         batch: Rows of a step; None for those of the example inputs.
         memory_budget: As `64MiB`.
         latency_budget: As `50ms`.
-        kernel_times: A file of measured times.
+        kernel_times: Files of measured times and profiles.
         target: The machine.
         threads: Threads to divide work for.
+        measure: Whether kernels are measured on this machine.
     """
 
     model: str
@@ -79,9 +82,10 @@ class Asked:
     batch: int | None
     memory_budget: str | None
     latency_budget: str | None
-    kernel_times: Path | None
+    kernel_times: tuple[Path, ...]
     target: str
     threads: int | None
+    measure: bool = False
 
     def budget(self) -> Budget:
         """Return the budgets as numbers."""
@@ -115,7 +119,17 @@ class Asked:
         from pockc.search.kernel_times import KernelTimes
 
         target = targets.get(self.target)
-        return KernelTimes.read(target, self.threads or target.cores, self.kernel_times)
+        # What is measured may go to a file that is not there yet.
+        paths = [p for p in self.kernel_times if p.exists() or not self.measure]
+        if self.kernel_times and not paths:
+            return KernelTimes(target, self.threads or target.cores)
+        return KernelTimes.read(target, self.threads or target.cores, paths)
+
+    def times_target(self) -> Path | None:
+        """Return where new times go: the last file that is no profile, None for the default."""
+        from pockc.search.times_file import is_profile
+
+        return next((p for p in reversed(self.kernel_times) if not is_profile(p)), None)
 
 
 def run_plan(asked: Asked, *, fit: bool, output: Path | None, json: bool = False) -> None:
@@ -124,26 +138,27 @@ def run_plan(asked: Asked, *, fit: bool, output: Path | None, json: bool = False
     Raises:
         UserError: [budget] It does not fit; names the nearest presets that do.
     """
-    from pockc import driver
     from pockc.search.cost import cost_of
     from pockc.search.output import config_text
+    from pockc.search.prediction import step_time
 
     budget, config, options = asked.budget(), asked.config(), asked.options()
     _check_fit(budget, fit, output)
     user = asked.user()
     times = asked.times()
     if fit:
+        if asked.measure:
+            _planned(asked, user, config, times)  # --fit weighs what these kernels take
         config = _fitted(asked, user, config, times)
-    with progress_bar() as bar:
-        bar.update("capture", 0, None)
-        captured = driver.capture_model(user, config, options)
-        bar.update("plan", 0, None)
-        planned = driver.plan_captured(captured, config, options)
-        cost = cost_of(planned, times, captured.micro_batches)
+    captured, planned = _planned(asked, user, config, times)
+    cost = cost_of(planned, times, captured.micro_batches)
+    predicted = step_time(planned, times, captured.micro_batches)
     if json:
-        say(json_text.dumps(_plan_data(planned, cost, config, budget.allows(cost))))
+        within = budget.allows(cost)
+        say(json_text.dumps(_plan_data(planned, cost, predicted, config, within=within)))
     else:
-        _show_plan(planned, cost, times)
+        title = "Planned, and measured" if asked.measure else "Planned, nothing built"
+        _show_plan(title, planned, cost, predicted)
     if not budget.allows(cost):
         with progress_bar() as bar:
             bar.update("presets", 0, None)
@@ -165,6 +180,22 @@ def _check_fit(budget: Budget, fit: bool, output: Path | None) -> None:
             what = "-o writes what --fit has chosen"
             raise UserError(Problem("option", what, fix="add --fit, or leave -o out"))
         check_file_target(output)
+
+
+def _planned(
+    asked: Asked, user: UserModel, config: Config, times: KernelTimes
+) -> tuple[Captured, driver.Planned]:
+    """Return the model and its plan; kernels without a time are measured if that is asked."""
+    from pockc import driver
+
+    with progress_bar() as bar:
+        bar.update("capture", 0, None)
+        captured = driver.capture_model(user, config, asked.options())
+        bar.update("plan", 0, None)
+        planned = driver.plan_captured(captured, config, asked.options())
+    if asked.measure:
+        measure_missing(asked, captured, config, planned, times)
+    return captured, planned
 
 
 def _fitted(asked: Asked, user: UserModel, config: Config, times: KernelTimes) -> Config:
@@ -192,8 +223,8 @@ def _fitted(asked: Asked, user: UserModel, config: Config, times: KernelTimes) -
                 warn(line)
 
 
-def _show_plan(planned: driver.Planned, cost: Cost, times: KernelTimes) -> None:
-    made = table("Planned, nothing built", "", "", "", right=(1,))
+def _show_plan(title: str, planned: driver.Planned, cost: Cost, predicted: StepTime) -> None:
+    made = table(title, "", "", "", right=(1,))
     made.add_row(
         "state", size(cost.state_bytes), "what is trained, and the optimizer's tensors"
     )
@@ -202,15 +233,14 @@ def _show_plan(planned: driver.Planned, cost: Cost, times: KernelTimes) -> None:
     made.add_row("arena", size(cost.arena_bytes), "shared by the entries")
     made.add_row("runtime", size(cost.runtime_bytes), "at most: tables, threads, the process")
     made.add_row("memory", size(cost.memory_bytes), "what a budget is compared with")
-    known = sum(k in times.measured for k in planned.kernels)
-    note = f"estimated; {known} of {len(planned.kernels)} kernels were measured"
-    made.add_row("time of a step", milliseconds(cost.step_ms), note)
+    for row in time_rows(predicted):
+        made.add_row(*row)
     made.caption = planned.scheme.origin or None
     show(made)
 
 
 def _plan_data(
-    planned: driver.Planned, cost: Cost, config: Config, within: bool
+    planned: driver.Planned, cost: Cost, predicted: StepTime, config: Config, *, within: bool
 ) -> dict[str, Any]:
     """Return what a plan says, as JSON values."""
     return {
@@ -219,6 +249,7 @@ def _plan_data(
         "arena_bytes": cost.arena_bytes,
         "runtime_bytes": cost.runtime_bytes,
         "step_ms": cost.step_ms,
+        "step_ms_by_basis": {b.value: ms for b, ms in predicted.by_basis.items()},
         "within_budget": within,
         "trained_tensors": len(planned.scheme.trained),
         "accumulate": config.accumulate,
