@@ -165,11 +165,12 @@ def cpu_features() -> frozenset[str]:
 
 
 def cpu_name() -> str:
-    """Return the first processor's name, empty if unknown."""
-    return _cpu_fact("model name", "Model")
+    """Return the processor's name, as `pock-run` records it; "" if unknown."""
+    return _cpu_fact("model name", "Model", "Hardware")
 
 
 def _cpu_fact(*keys: str) -> str:
+    """Return the first of some fields of `/proc/cpuinfo`, "" if there is none."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -119,11 +119,12 @@ class Asked:
         from pockc.search.kernel_times import KernelTimes
 
         target = targets.get(self.target)
+        threads = self.threads or target.cores
         # What is measured may go to a file that is not there yet.
         paths = [p for p in self.kernel_times if p.exists() or not self.measure]
         if self.kernel_times and not paths:
-            return KernelTimes(target, self.threads or target.cores)
-        return KernelTimes.read(target, self.threads or target.cores, paths)
+            return KernelTimes(target, threads)
+        return KernelTimes.read(target, threads, paths)
 
     def times_target(self) -> Path | None:
         """Return where new times go: the last file that is no profile, None for the default."""
@@ -138,7 +139,9 @@ def run_plan(asked: Asked, *, fit: bool, output: Path | None, json: bool = False
     Raises:
         UserError: [budget] It does not fit; names the nearest presets that do.
     """
+    from pockc import driver
     from pockc.search.cost import cost_of
+    from pockc.search.kernel_model import Basis
     from pockc.search.output import config_text
     from pockc.search.prediction import step_time
 
@@ -150,12 +153,18 @@ def run_plan(asked: Asked, *, fit: bool, output: Path | None, json: bool = False
         if asked.measure:
             _planned(asked, user, config, times)  # --fit weighs what these kernels take
         config = _fitted(asked, user, config, times)
-    captured, planned = _planned(asked, user, config, times)
-    cost = cost_of(planned, times, captured.micro_batches)
-    predicted = step_time(planned, times, captured.micro_batches)
+    with progress_bar() as bar:
+        bar.update("capture", 0, None)
+        captured = driver.capture_model(user, config, options)
+        bar.update("plan", 0, None)
+        planned = driver.plan_captured(captured, config, options)
+        if asked.measure:
+            measure_missing(asked, captured, config, planned, times, bar)
+        cost = cost_of(planned, times, captured.micro_batches)
+        predicted = step_time(planned, times, captured.micro_batches)
     if json:
-        within = budget.allows(cost)
-        say(json_text.dumps(_plan_data(planned, cost, predicted, config, within=within)))
+        data = _plan_data(planned, cost, config, budget.allows(cost))
+        say(json_text.dumps(data | {"measured_share": predicted.share(Basis.MEASURED)}))
     else:
         title = "Planned, and measured" if asked.measure else "Planned, nothing built"
         _show_plan(title, planned, cost, predicted)
@@ -180,22 +189,6 @@ def _check_fit(budget: Budget, fit: bool, output: Path | None) -> None:
             what = "-o writes what --fit has chosen"
             raise UserError(Problem("option", what, fix="add --fit, or leave -o out"))
         check_file_target(output)
-
-
-def _planned(
-    asked: Asked, user: UserModel, config: Config, times: KernelTimes
-) -> tuple[Captured, driver.Planned]:
-    """Return the model and its plan; kernels without a time are measured if that is asked."""
-    from pockc import driver
-
-    with progress_bar() as bar:
-        bar.update("capture", 0, None)
-        captured = driver.capture_model(user, config, asked.options())
-        bar.update("plan", 0, None)
-        planned = driver.plan_captured(captured, config, asked.options())
-    if asked.measure:
-        measure_missing(asked, captured, config, planned, times)
-    return captured, planned
 
 
 def _fitted(asked: Asked, user: UserModel, config: Config, times: KernelTimes) -> Config:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from pockc.cli.console import progress_bar
+from pockc.cli.console import Bar
 from pockc.cli.text import milliseconds
 
 if TYPE_CHECKING:
@@ -34,7 +34,12 @@ def time_rows(predicted: StepTime) -> Iterator[tuple[str, str, str]]:
 
 
 def measure_missing(
-    asked: Asked, captured: Captured, config: Config, planned: Planned, times: KernelTimes
+    asked: Asked,
+    captured: Captured,
+    config: Config,
+    planned: Planned,
+    times: KernelTimes,
+    bar: Bar,
 ) -> None:
     """Run a plan's step on this machine if some of its kernels were never measured.
 
@@ -47,9 +52,7 @@ def measure_missing(
 
     known = step_time(planned, times).kernels
     missing = known.total() - known[Basis.MEASURED]
-    if not missing:
-        return
-    with progress_bar() as bar:
+    if missing:
         bar.update("measuring", 0, None, f"{missing} kernels")
         times.add(measure(captured, config, asked.options()))
-    times.write(asked.times_target())
+        times.write(asked.times_target())

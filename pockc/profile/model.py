@@ -69,7 +69,7 @@ class Kernel(Strict):
         phase: forward, backward or update.
         module: The user's module, "" if none is known.
         source: The user's line as `model.py:27 in Mlp.forward: ...`, "" if none is known.
-        kind: What limits it, as `conv2d depthwise`; see `Work`.
+        kind: What limits it, as `conv2d depthwise`, see `Work`; of ONNX Runtime the type.
         flops: Operations of its products and convolutions in one run; a multiply-add is two.
         other_flops: Its other arithmetic in one run.
         nbytes: Operands and result in one run, each once.

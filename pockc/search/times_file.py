@@ -24,6 +24,7 @@ from pockc.profile import Kernel, Profile, lower_quartile, read_profile
 from pockc.profile.model import FORMAT as PROFILE
 from pockc.profile.work import COPY, Work
 from pockc.runtime.files import replaced_file, write_failed
+from pockc.runtime.manifest import NATIVE
 from pockc.runtime.opening import cpu_name
 from pockc.search.kernel_model import Timed
 from pockc.search.machines import Peaks
@@ -106,6 +107,8 @@ def check_profile(profile: Profile, path: Path, target: str, threads: int) -> No
     Raises:
         UserError: [kernel-times] It is of another target or processor, or other threads.
     """
+    if profile.backend != NATIVE:
+        raise _problem(f"{path} is of operators of ONNX Runtime, and not of kernels")
     there = profile.machine
     if profile.target != target or there.threads != threads:
         found = f"target {profile.target} with {there.threads} threads"
