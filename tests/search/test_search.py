@@ -10,18 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pockc import driver, runtime
+from pockc import driver
 from pockc.errors import UserError
 from pockc.scheme import load_config
 from pockc.search.contribution import Contributions, from_proxy
 from pockc.search.cost import Cost, cost_of
 from pockc.search.evolve import Budget, Search, Settings
-from pockc.search.fit import fit
 from pockc.search.kernel_times import KernelTimes, Timed
 from pockc.search.output import config_text
 from pockc.search.space import Choice, Space, Unit
 from pockc.search.store import Store
-from tests import nets
 from tests.search.sessions import OPTIONS, session_of
 
 pytestmark = [pytest.mark.needs_torch, pytest.mark.needs_tvm]
@@ -53,6 +51,19 @@ def test_a_learned_scheme_is_estimated_without_a_plan() -> None:
     assert estimated.memory_bytes == pytest.approx(planned.memory_bytes, rel=0.03)
     assert estimated.step_ms == pytest.approx(planned.step_ms)
     assert session.estimator.plans == 1
+
+
+@pytest.mark.slow
+def test_after_the_first_plans_no_scheme_needs_another_for_its_estimate() -> None:
+    _, session = session_of("resnet")
+    session._learn_costs(lambda *_: None)
+    rng, plans = random.Random(0), session.estimator.plans
+    units = session.space.units
+    for _ in range(200):
+        genes = tuple(rng.randrange(len(u.menu)) for u in units)
+        first = rng.randrange(len(units) + 1)
+        assert session.estimator.estimate((0,) * first + genes[first:]) is not None
+    assert session.estimator.plans == plans
 
 
 def _toy() -> tuple[Space, Contributions]:
