@@ -3,8 +3,8 @@
     python -m tests.scale.large_onnx                  # 2.5 GiB frozen, the last layer trained
     python -m tests.scale.large_onnx --preset full    # all of it is state
 
-Compiles with the backend onnx, trains, exports a model for inference, and prints of each command
-its time, its peak memory, and what lies on disk. Needs about 4 times the model's size on disk.
+Compiles with the backend onnx, trains, exports a model for inference, and prints of each
+command its time, its peak memory, and what lies on disk. Needs 4 times the model on disk.
 """
 
 from __future__ import annotations
@@ -41,6 +41,11 @@ example_inputs = (torch.zeros({rows}, {width}),)
 """
 
 
+def say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 def run(folder: Path, *words: str) -> None:
     """Run a command of pockc and print what it took."""
     begin = time.perf_counter()
@@ -49,14 +54,14 @@ def run(folder: Path, *words: str) -> None:
     if status:
         sys.exit(f"{words[0]} ended with status {os.waitstatus_to_exitcode(status)}")
     seconds, peak = time.perf_counter() - begin, used.ru_maxrss / 2**20
-    print(f"== {words[0]}: {seconds:.1f} s, at most {peak:.2f} GiB resident")
+    say(f"== {words[0]}: {seconds:.1f} s, at most {peak:.2f} GiB resident")
 
 
 def show_files(folder: Path) -> None:
     """Print the files that take a MiB or more."""
     for file in sorted(folder.rglob("*")):
         if file.is_file() and file.stat().st_size >= 2**20:
-            print(f"   {file.relative_to(folder)}: {file.stat().st_size / 2**20:.0f} MiB")
+            say(f"   {file.relative_to(folder)}: {file.stat().st_size / 2**20:.0f} MiB")
 
 
 def main() -> None:
@@ -73,7 +78,7 @@ def main() -> None:
         rng = np.random.default_rng(0)
         x = rng.standard_normal((2 * ROWS, WIDTH)).astype(np.float32)
         np.savez(folder / "data.npz", input=x, target=rng.integers(0, 10, 2 * ROWS))
-        print(f"{asked.layers * LAYER_BYTES / 2**30:.2f} GiB of weights, {asked.preset}")
+        say(f"{asked.layers * LAYER_BYTES / 2**30:.2f} GiB of weights, {asked.preset}")
         run(folder, "compile", "model.py", "--backend", asked.backend, "--preset", asked.preset,
             "--optimizer", "sgd", "-o", "m.pock")  # fmt: skip
         run(folder, "train", "m.pock", "--data", "data.npz", "--epochs", "1")
