@@ -150,8 +150,6 @@ def run_plan(asked: Asked, *, fit: bool, output: Path | None, json: bool = False
     user = asked.user()
     times = asked.times()
     if fit:
-        if asked.measure:
-            _planned(asked, user, config, times)  # --fit weighs what these kernels take
         config = _fitted(asked, user, config, times)
     with progress_bar() as bar:
         bar.update("capture", 0, None)
@@ -233,7 +231,7 @@ def _show_plan(title: str, planned: driver.Planned, cost: Cost, predicted: StepT
 
 
 def _plan_data(
-    planned: driver.Planned, cost: Cost, predicted: StepTime, config: Config, *, within: bool
+    planned: driver.Planned, cost: Cost, config: Config, within: bool
 ) -> dict[str, Any]:
     """Return what a plan says, as JSON values."""
     return {
@@ -242,7 +240,6 @@ def _plan_data(
         "arena_bytes": cost.arena_bytes,
         "runtime_bytes": cost.runtime_bytes,
         "step_ms": cost.step_ms,
-        "step_ms_by_basis": {b.value: ms for b, ms in predicted.by_basis.items()},
         "within_budget": within,
         "trained_tensors": len(planned.scheme.trained),
         "accumulate": config.accumulate,
