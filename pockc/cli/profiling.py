@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json as json_text
 import shlex
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,14 +137,15 @@ class Asked:
         check_recordable(folder, manifest)
         if recording is not None:
             return joined(read_recording(recording), folder)
+        if self.there is None:
+            return joined(self._record_here(folder), folder)
+        if manifest.program == ONNX:
+            what = f"{folder} holds ONNX models, and --on runs pock-run there"
+            fix = "run pockc profile on that machine, with --json, and bring the file home"
+            raise UserError(Problem("no-program", what, fix=fix))
         with tempfile.TemporaryDirectory(prefix="pockc-profile-") as name:
             path = Path(name) / SUFFIX
-            if manifest.program == ONNX:
-                self._record_onnx(folder, path)
-            elif self.there is not None:
-                self._record_there(folder, self.there, path)
-            else:
-                return joined(self._record_here(folder), folder)
+            self._record_there(folder, self.there, path)
             return joined(read_recording(path), folder)
 
     def _record_here(self, folder: Path) -> Recording:
@@ -155,23 +154,6 @@ class Asked:
         with progress_bar() as bar:
             bar.update("measuring", 0, None, f"{self.steps} steps of {folder.name}")
             return record(folder, self.steps, self.threads)
-
-    def _record_onnx(self, folder: Path, path: Path) -> None:
-        """Record in a process of its own, whose memory is nobody else's."""
-        from pockc.profile import onnx_steps
-
-        if self.there is not None:
-            what = f"{folder} holds ONNX models, and --on runs pock-run there"
-            fix = "run pockc profile on that machine, with --json, and bring the file home"
-            raise UserError(Problem("no-program", what, fix=fix))
-        words = (str(folder), str(self.steps), str(self.threads or 0), str(path))
-        command = [sys.executable, "-m", onnx_steps.__name__, *words]
-        with progress_bar() as bar:
-            bar.update("measuring", 0, None, f"{self.steps} steps of {folder.name}")
-            done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
-        if done.returncode != 0:
-            what = f"recording {folder} ended with status {done.returncode}"
-            raise UserError(Problem("run", what, fix="what it said is above"))
 
     def _record_there(self, folder: Path, there: There, path: Path) -> None:
         from pockc.profile.record import VERB, record_words

@@ -1,14 +1,16 @@
-"""Runs an artifact's own `pock-run` on this machine to record training steps."""
+"""Runs and records training steps of an artifact here, in a process of its own."""
 
 from __future__ import annotations
 
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 from pockc.backends.native import COMMAND
 from pockc.errors import Problem, UserError
 from pockc.profile.recording import Recording, read_recording
+from pockc.runtime.manifest import ONNX
 from pockc.runtime.opening import check_machine, read_manifest
 
 VERB = "bench"
@@ -26,13 +28,19 @@ def record(folder: Path, steps: int, threads: int | None) -> Recording:
     Raises:
         UserError: The artifact is for another machine, or has no such program; [run] it failed.
     """
-    program = program_here(folder)
     with tempfile.TemporaryDirectory(prefix="pockc-profile-") as name:
         path = Path(name) / "recording.json"
-        command = [str(program), VERB, str(folder), *record_words(str(path), steps, threads)]
+        if read_manifest(folder).program == ONNX:
+            what = "recording by ONNX Runtime"
+            words = [str(folder), str(steps), str(threads or 0), str(path)]
+            command = [sys.executable, "-m", "pockc.profile.onnx_steps", *words]
+        else:
+            what = f"{COMMAND} {VERB}"
+            words = record_words(str(path), steps, threads)
+            command = [str(program_here(folder)), VERB, str(folder), *words]
         done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
         if done.returncode != 0:
-            what = f"{COMMAND} {VERB} ended with status {done.returncode}"
+            what = f"{what} ended with status {done.returncode}"
             raise UserError(Problem("run", what, fix="what it said is above"))
         return read_recording(path)
 

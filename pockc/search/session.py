@@ -172,13 +172,18 @@ class Session:
         """Plan some schemes that have every choice of every block in them.
 
         With each of them the estimator learns a piece of each block: the same choice in all
-        blocks, and for each block all biases from it on, before which nothing is trained.
+        blocks; for each block all biases from it on, before which nothing is trained; and every
+        block but the first as a frozen one between trained ones.
         """
         units = self.space.units
         count = max(len(u.menu) for u in units)
         same = [tuple(g if g < len(u.menu) else 0 for u in units) for g in range(count)]
         last = [(0,) * at + same[1][at:] for at in range(1, len(units))]
-        schemes = list(dict.fromkeys([*same, *last]))
+        between = [
+            tuple(g if at in (0, odd) or at % 2 == odd else 0 for at, g in enumerate(same[1]))
+            for odd in (0, 1)
+        ]
+        schemes = list(dict.fromkeys([*same, *last, *between]))
         for done, genes in enumerate(schemes):
             progress("plans", done, len(schemes))
             self.estimator.exact(genes)

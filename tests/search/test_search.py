@@ -61,6 +61,19 @@ def test_a_learned_scheme_is_estimated_without_a_plan() -> None:
     assert session.estimator.plans == 1
 
 
+@pytest.mark.slow
+def test_after_the_first_plans_no_scheme_needs_another_for_its_estimate() -> None:
+    _, session = session_of("resnet")
+    session._learn_costs(lambda *_: None)
+    rng, plans = random.Random(0), session.estimator.plans
+    units = session.space.units
+    for _ in range(200):
+        genes = tuple(rng.randrange(len(u.menu)) for u in units)
+        first = rng.randrange(len(units) + 1)
+        assert session.estimator.estimate((0,) * first + genes[first:]) is not None
+    assert session.estimator.plans == plans
+
+
 def _toy() -> tuple[Space, Contributions]:
     menu = (Choice(), Choice(bias=True), Choice(True, ("w",)), Choice(True, ("w", "v")))
     units = tuple(Unit(str(i), ("b",), ("w", "v"), menu) for i in range(4))
