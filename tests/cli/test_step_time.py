@@ -145,8 +145,10 @@ def test_another_machines_kernels_are_not_measured_here(folder: Path, pockc: Com
 
 
 def test_what_fit_chooses_is_measured_too(folder: Path, pockc: Command, tmp_path: Path) -> None:
-    words = ("--fit", "--memory-budget", "8MiB", "--kernel-times", tmp_path / "times.json")
-    out = plan(pockc, folder, "head", "--measure", *words)
-    assert "accumulate 1" in out
+    times = ("--measure", "--kernel-times", tmp_path / "times.json", "--threads", 1)
+    words = ("--preset", "head", "--fit", "--memory-budget", "8MiB", *times)
+    status, out, err = pockc("plan", folder / "model.py", *words)
+    assert status == 0, err
+    assert "accumulate 1" in err
     assert "Planned, and measured" in out
     assert shares(out) == {"measured": 100}
