@@ -12,6 +12,15 @@ DataOption = Annotated[
     Path,
     typer.Option("--data", metavar="FILE.npz", help="Arrays by input name, and target."),
 ]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--sparse-update", metavar="CONFIG.yaml", help="What is trained."),
+]
+PresetOption = Annotated[
+    str | None,
+    typer.Option(help="full, head, bias, last:N, pockengine, bert, ...; rules refine it."),
+]
+TargetOption = Annotated[str, typer.Option(help="The machine it is for; see `targets`.")]
 ThreadsOption = Annotated[
     int | None,
     typer.Option("--threads", min=1, help="Threads that run kernels. Default: all processors."),

@@ -8,7 +8,14 @@ from typing import Annotated
 import typer
 
 from pockc.cli.console import say
-from pockc.cli.options import ArtifactArg, OnOption, PortOption, SshOption, ThreadsOption
+from pockc.cli.options import (
+    ArtifactArg,
+    OnOption,
+    PortOption,
+    SshOption,
+    TargetOption,
+    ThreadsOption,
+)
 
 PlaceArg = Annotated[
     str,
@@ -88,7 +95,7 @@ def bench(  # noqa: PLR0913, PLR0917  one parameter per option
 
 def runtime(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="A folder.")],
-    target: Annotated[str, typer.Option(help="The machine it is for; see `targets`.")] = "host",
+    target: TargetOption = "host",
 ) -> None:
     """Write libpock, its headers and pock-run for a target, for programs of your own.
 
