@@ -1,9 +1,9 @@
 """What kernels usually reach, as shares of what a machine reaches at most.
 
-Fitted to the kernels of other nets than those that predictions are compared on, see `python
--m tests.bench times --rates`: ResNet-18 and 50, DistilBERT, a Llama-like decoder, a small CNN
-and MobileNetV2 at 160 x 160, in six schemes each by SGD; 2 threads of an AMD EPYC with
-AVX-512 (573 GFLOP/s of multiply-adds, 48 GB/s), the kernels of 2026-11-24.
+Fitted to the kernels of other nets than those that predictions are compared on, see
+`python -m tests.bench times --rates`: ResNet-18 and 50, DistilBERT, a Llama-like decoder, a
+small CNN and MobileNetV2 at 160 x 160, in six schemes each by SGD; 2 threads of an AMD EPYC
+with AVX-512 (573 GFLOP/s of multiply-adds, 48 GB/s), the kernels of 2026-11-24.
 """
 
 from __future__ import annotations
