@@ -18,7 +18,6 @@ from pockc.cli.text import milliseconds, size
 from pockc.errors import Problem, UserError
 
 if TYPE_CHECKING:
-    from pockc.runtime import Artifact
     from pockc.runtime.manifest import InputSpec
     from pockc.search.analysis import Analysis
     from pockc.search.contribution import Contributions
@@ -53,7 +52,6 @@ class SearchRequest:
         head_lr_scale: The learning rate of the head is multiplied by it.
         generations: Of the evolution.
         seed: Of all choices.
-        measure: Whether kernels are measured on this machine.
         processes: How many fine-tunes at once.
     """
 
@@ -73,7 +71,6 @@ class SearchRequest:
     head_lr_scale: float
     generations: int
     seed: int
-    measure: bool
     processes: int | None
 
 
@@ -149,7 +146,7 @@ def _search(request: SearchRequest, bar: Bar) -> _Search:
         config,
         options,
         head_lr_scale=request.head_lr_scale,
-        times_file=asked.kernel_times,
+        times_files=asked.kernel_times,
     )
     train, held_out = _data(request, session)
     analysis = _analysis(request, session, train, held_out)
@@ -157,8 +154,9 @@ def _search(request: SearchRequest, bar: Bar) -> _Search:
     bar.update("proxy", 0, None)
     scores = session.scores(train, request.proxy)
     bar.update("proxy", 1, 1)
-    if request.measure:
-        _measure(request, session, train)
+    session.measuring = asked.measure
+    if asked.measure:
+        _measure(request, session, progress)
     gains = _gains(analysis, session, scores, progress)
     settings = Settings(
         generations=request.generations,
@@ -166,6 +164,8 @@ def _search(request: SearchRequest, bar: Bar) -> _Search:
         finalists=request.finalists if request.fine_tune else 1,
     )
     outcome = session.search(gains, budget, settings, progress.update)
+    if asked.measure:
+        session.times.write(asked.times_target())
     best, reached = _chosen(analysis, outcome, request.finalists, progress)
     return _Search(session, outcome, best, reached, (_rows(train), _rows(held_out)))
 
@@ -258,17 +258,15 @@ def _specs(session: Session) -> list[InputSpec]:
     ]
 
 
-def _measure(request: SearchRequest, session: Session, train: Arrays) -> None:
+def _measure(request: SearchRequest, session: Session, progress: _Progress) -> None:
+    """Measure the kernels of the least and of the most that can be trained."""
     full = tuple(len(u.menu) - 1 for u in session.space.units)
-    for genes in ((0,) * len(full), full):
-        session.measure(genes, lambda a: _batch(a, train))
-    session.times.write(request.asked.kernel_times)
-
-
-def _batch(artifact: Artifact, data: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    rows = artifact.batch_rows
-    specs = artifact.train_inputs
-    return [np.resize(data[s.name], (rows, *data[s.name].shape[1:])) for s in specs]
+    schemes = ((0,) * len(full), full)
+    for done, genes in enumerate(schemes):
+        progress.update("measured schemes", done, len(schemes))
+        session.measure(genes)
+    progress.update("measured schemes", len(schemes), len(schemes))
+    session.times.write(request.asked.times_target())
 
 
 def _analysis(

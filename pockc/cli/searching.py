@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pockc.cli.console import progress_bar, say, show, table, warn
 from pockc.cli.nearest import Presets, over_budget
 from pockc.cli.places import check_file_target
+from pockc.cli.step_time import measure_missing, time_rows
 from pockc.cli.text import milliseconds, size
 from pockc.errors import Problem, UserError
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pockc.search.cost import Cost
     from pockc.search.evolve import Budget
     from pockc.search.kernel_times import KernelTimes
+    from pockc.search.prediction import StepTime
 
 _UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30,
           "kB": 10**3, "MB": 10**6, "GB": 10**9}  # fmt: skip
@@ -68,9 +70,10 @@ class Asked:
         batch: Rows of a step; None for those of the example inputs.
         memory_budget: As `64MiB`.
         latency_budget: As `50ms`.
-        kernel_times: A file of measured times.
+        kernel_times: Files of measured times and profiles.
         target: The machine.
         threads: Threads to divide work for.
+        measure: Whether kernels are measured on this machine.
     """
 
     model: str
@@ -79,9 +82,10 @@ class Asked:
     batch: int | None
     memory_budget: str | None
     latency_budget: str | None
-    kernel_times: Path | None
+    kernel_times: tuple[Path, ...]
     target: str
     threads: int | None
+    measure: bool = False
 
     def budget(self) -> Budget:
         """Return the budgets as numbers."""
@@ -115,7 +119,18 @@ class Asked:
         from pockc.search.kernel_times import KernelTimes
 
         target = targets.get(self.target)
-        return KernelTimes.read(target, self.threads or target.cores, self.kernel_times)
+        threads = self.threads or target.cores
+        # What is measured may go to a file that is not there yet.
+        paths = [p for p in self.kernel_times if p.exists() or not self.measure]
+        if self.kernel_times and not paths:
+            return KernelTimes(target, threads)
+        return KernelTimes.read(target, threads, paths)
+
+    def times_target(self) -> Path | None:
+        """Return where new times go: the last file that is no profile, None for the default."""
+        from pockc.search.times_file import is_profile
+
+        return next((p for p in reversed(self.kernel_times) if not is_profile(p)), None)
 
 
 def run_plan(asked: Asked, *, fit: bool, output: Path | None, json: bool = False) -> None:
@@ -126,7 +141,9 @@ def run_plan(asked: Asked, *, fit: bool, output: Path | None, json: bool = False
     """
     from pockc import driver
     from pockc.search.cost import cost_of
+    from pockc.search.kernel_model import Basis
     from pockc.search.output import config_text
+    from pockc.search.prediction import step_time
 
     budget, config, options = asked.budget(), asked.config(), asked.options()
     _check_fit(budget, fit, output)
@@ -139,11 +156,16 @@ def run_plan(asked: Asked, *, fit: bool, output: Path | None, json: bool = False
         captured = driver.capture_model(user, config, options)
         bar.update("plan", 0, None)
         planned = driver.plan_captured(captured, config, options)
+        if asked.measure:
+            measure_missing(asked, captured, config, planned, times, bar)
         cost = cost_of(planned, times, captured.micro_batches)
+        predicted = step_time(planned, times, captured.micro_batches)
     if json:
-        say(json_text.dumps(_plan_data(planned, cost, config, budget.allows(cost))))
+        data = _plan_data(planned, cost, config, budget.allows(cost))
+        say(json_text.dumps(data | {"measured_share": predicted.share(Basis.MEASURED)}))
     else:
-        _show_plan(planned, cost, times)
+        title = "Planned, and measured" if asked.measure else "Planned, nothing built"
+        _show_plan(title, planned, cost, predicted)
     if not budget.allows(cost):
         with progress_bar() as bar:
             bar.update("presets", 0, None)
@@ -192,8 +214,8 @@ def _fitted(asked: Asked, user: UserModel, config: Config, times: KernelTimes) -
                 warn(line)
 
 
-def _show_plan(planned: driver.Planned, cost: Cost, times: KernelTimes) -> None:
-    made = table("Planned, nothing built", "", "", "", right=(1,))
+def _show_plan(title: str, planned: driver.Planned, cost: Cost, predicted: StepTime) -> None:
+    made = table(title, "", "", "", right=(1,))
     made.add_row(
         "state", size(cost.state_bytes), "what is trained, and the optimizer's tensors"
     )
@@ -202,9 +224,8 @@ def _show_plan(planned: driver.Planned, cost: Cost, times: KernelTimes) -> None:
     made.add_row("arena", size(cost.arena_bytes), "shared by the entries")
     made.add_row("runtime", size(cost.runtime_bytes), "at most: tables, threads, the process")
     made.add_row("memory", size(cost.memory_bytes), "what a budget is compared with")
-    known = sum(k in times.measured for k in planned.kernels)
-    note = f"estimated; {known} of {len(planned.kernels)} kernels were measured"
-    made.add_row("time of a step", milliseconds(cost.step_ms), note)
+    for row in time_rows(predicted):
+        made.add_row(*row)
     made.caption = planned.scheme.origin or None
     show(made)
 

@@ -25,9 +25,10 @@ from pockc import driver, plan
 from pockc.frontend.captured import Captured
 from pockc.plan.arena import aligned
 from pockc.scheme import Config
-from pockc.search.cost import STEP_ENTRIES, Cost, cost_of
+from pockc.search.cost import Cost, cost_of
 from pockc.search.kernel_times import KernelTimes
 from pockc.search.pieces import Cut, Piece, input_readers
+from pockc.search.prediction import STEP_ENTRIES
 from pockc.search.space import Genes, Space
 
 

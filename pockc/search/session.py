@@ -20,7 +20,9 @@ from pockc.search.contribution import Contributions
 from pockc.search.cost import Cost
 from pockc.search.estimate import Estimator
 from pockc.search.evolve import Budget, Found, Search, Settings, far_from
-from pockc.search.kernel_times import KernelTimes, measure
+from pockc.search.kernel_times import KernelTimes
+from pockc.search.measuring import measure
+from pockc.search.prediction import step_time
 from pockc.search.proxy import Scores, proxy_scores
 from pockc.search.space import Choice, Genes, Space, make_space
 from pockc.units import milliseconds, size
@@ -42,6 +44,8 @@ class Session:
         space: The schemes.
         times: Times of kernels.
         estimator: Knows what schemes cost.
+        measuring: Whether the best schemes are run here before a budget of time is held to be
+            kept.
     """
 
     captured: Captured
@@ -49,8 +53,10 @@ class Session:
     options: driver.Options
     space: Space
     times: KernelTimes
+    measuring: bool = False
     estimator: Estimator = field(init=False)
     _margin: float = field(init=False, default=1.0)
+    _time_margin: float = field(init=False, default=1.0)
 
     def __post_init__(self) -> None:
         """Begin with no cost known."""
@@ -71,7 +77,7 @@ class Session:
         options: driver.Options,
         *,
         head_lr_scale: float = 1.0,
-        times_file: Path | None = None,
+        times_files: Sequence[Path] = (),
     ) -> Session:
         """Return the session of a captured model.
 
@@ -81,7 +87,7 @@ class Session:
         target = targets.get(options.target)
         threads = options.threads or target.cores
         space = make_space(captured.parameters, captured.modules, head_lr_scale=head_lr_scale)
-        times = KernelTimes.read(target, threads, times_file)
+        times = KernelTimes.read(target, threads, times_files)
         return cls(captured, base, options, space, times)
 
     def scores(self, data: Mapping[str, np.ndarray], kind: str) -> Scores:
@@ -95,20 +101,14 @@ class Session:
             with runtime.load(path, self.options.threads) as artifact:
                 return proxy_scores(artifact, self.captured, data, kind=kind)
 
-    def measure(
-        self,
-        genes: Genes,
-        batch: Callable[[runtime.Artifact], Sequence[object]],
-        steps: int = 10,
-    ) -> None:
-        """Compile a scheme, and add the times of its kernels."""
+    def measure(self, genes: Genes) -> None:
+        """Compile a scheme, run it on this machine, and add the times of its kernels.
+
+        Raises:
+            UserError: [measure] The target is another machine.
+        """
         config = self.space.config(self.base, genes)
-        planned = driver.plan_captured(self.captured, config, self.options)
-        with TemporaryDirectory(prefix="pockc-") as folder:
-            path = Path(folder) / "measured.pock"
-            driver.build_captured(self.captured, config, path, self.options)
-            with runtime.load(path, self.options.threads) as artifact:
-                measure(artifact, planned, batch(artifact), steps, self.times)
+        self.times.add(measure(self.captured, config, self.options))
 
     def check(self, budget: Budget) -> None:
         """Refuse a budget that the head alone does not fit.
@@ -133,7 +133,7 @@ class Session:
             UserError: [budget] Not even the head alone fits.
         """
         self.check(budget)
-        self._margin = 1.0
+        self._margin = self._time_margin = 1.0
         self._learn_costs(progress)
         search = Search(self.space, gains, self._cost, budget)
         least = search.look((0,) * len(self.space.units))
@@ -193,7 +193,8 @@ class Session:
         cost = self.estimator.estimate(genes)
         if cost is None or self.estimator.is_exact(genes):
             return self.estimator.exact(genes)
-        return replace(cost, arena_bytes=int(cost.arena_bytes * self._margin))
+        arena_bytes = int(cost.arena_bytes * self._margin)
+        return replace(cost, arena_bytes=arena_bytes, step_ms=cost.step_ms * self._time_margin)
 
     def _by_hand(self, search: Search) -> list[Found]:
         """Return what one would try without a search, as far as it fits.
@@ -219,8 +220,19 @@ class Session:
             if estimate is not None:
                 # Blocks leave holes in the arena that no sum of pieces shows.
                 self._margin = max(self._margin, cost.arena_bytes / estimate.arena_bytes)
+            if self.measuring and search.budget.step_ms and search.budget.allows(cost):
+                cost = self._measured(scheme.genes, cost)
             planned.append(search.correct(scheme.genes, cost))
         return [f for f in planned if search.budget.allows(f.cost)]
+
+    def _measured(self, genes: Genes, cost: Cost) -> Cost:
+        """Return a cost with the time that a scheme takes here, and learn how estimates err."""
+        self.measure(genes)
+        config = self.space.config(self.base, genes)
+        planned = driver.plan_captured(self.captured, config, self.options)
+        step_ms = step_time(planned, self.times, self.captured.micro_batches).ms
+        self._time_margin = max(self._time_margin, step_ms / cost.step_ms)
+        return replace(cost, step_ms=step_ms)
 
 
 _SGD: Mapping[str, object] = {"optimizer": Optimizer(name="sgd", lr=1.0, weight_decay=0.0)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -86,6 +88,8 @@ WINDOWS = [
     (2, 8, 12, 22, 3, 1, 1, 1, 1),
     (2, 8, 12, 12, 3, 1, 1, 1, 1),
     (2, 8, 12, 7, 3, 1, 1, 1, 1),
+    (1, 6, 8, 24, 3, 1, 1, 1, 1),
+    (1, 16, 24, 4, 3, 1, 1, 1, 1),
     (4, 16, 24, 3, 1, 1, 0, 1, 1),
     (4, 6, 8, 14, 1, 1, 0, 1, 1),
     (2, 6, 8, 14, 1, 2, 0, 1, 1),
@@ -94,6 +98,13 @@ WINDOWS = [
     (2, 4, 4, 13, 3, 2, 2, 2, 4),
     (1, 4, 4, 6, 1, 1, 1, 1, 4),
 ]
+
+
+def gradient(op: str, shapes: list[tuple[int, ...]], attrs: dict[str, Any]) -> Graph:
+    builder = GraphBuilder("gradient")
+    operands = [builder.input(Batch(str(i)), f32(*s)) for i, s in enumerate(shapes)]
+    builder.output(Prediction("0"), builder.emit(op, *operands, **attrs))
+    return builder.build()
 
 
 @pytest.mark.parametrize("case", WINDOWS)
@@ -113,10 +124,34 @@ def test_each_form_of_a_gradient_is_the_reference(op: str, case: tuple[int, ...]
         arrays, attrs = [dy, w], {**attrs, "input_shape": x.shape}
     else:
         arrays, attrs = [x, dy], {**attrs, "weight_shape": w.shape}
-    builder = GraphBuilder("gradient")
-    operands = [builder.input(Batch(str(i)), f32(*a.shape)) for i, a in enumerate(arrays)]
-    value = builder.emit(op, *operands, **attrs)
-    builder.output(Prediction("0"), value)
-    graph = builder.build()
+    graph = gradient(op, [a.shape for a in arrays], attrs)
     expected = ops.get(op).reference(arrays, graph.nodes[0].attrs)
     close(run(graph, arrays), expected, tolerance(DType.F32, "kernel"))
+
+
+@pytest.mark.parametrize(
+    ("op", "n", "channels", "size", "expected"),
+    [
+        ("conv2d_grad_input", 4, 64, 4, "ConvTranspose"),
+        ("conv2d_grad_input", 4, 8, 32, "Conv"),
+        ("conv2d_grad_weight", 4, 64, 7, "Gemm"),
+        ("conv2d_grad_weight", 1, 8, 32, "Gemm"),
+        ("conv2d_grad_weight", 4, 8, 32, "MatMul"),
+        ("conv2d_grad_weight", 1, 64, 128, "MatMul"),
+        ("conv2d_grad_weight", 4, 3, 32, "Conv"),
+    ],
+)
+def test_the_form_of_a_gradient_depends_on_its_shape(
+    op: str, n: int, channels: int, size: int, expected: str
+) -> None:
+    image, filters = (n, channels, size, size), (channels, channels, 3, 3)
+    attrs = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
+    if op == "conv2d_grad_input":
+        made = gradient(op, [image, filters], {**attrs, "input_shape": image})
+    else:
+        made = gradient(op, [image, image], {**attrs, "weight_shape": filters})
+    drafted = draft(made, frozenset(), {}, 21)
+    computing = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+    # Filters are turned by a product with the reversed unit matrix, which comes first.
+    last = [n.op_type for n in drafted.builder.nodes() if n.op_type in computing][-1]
+    assert last == expected

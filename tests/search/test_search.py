@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,21 @@ import pytest
 
 from pockc import driver
 from pockc.errors import UserError
-from pockc.scheme import load_config
+from pockc.frontend.captured import Captured
+from pockc.profile.work import work_of
+from pockc.scheme import Config, load_config
 from pockc.search.contribution import Contributions, from_proxy
 from pockc.search.cost import Cost, cost_of
 from pockc.search.evolve import Budget, Search, Settings
-from pockc.search.kernel_times import KernelTimes, Timed
+from pockc.search.kernel_model import Basis, Timed
+from pockc.search.kernel_times import KernelTimes
+from pockc.search.machines import Peaks
+from pockc.search.measuring import measure
 from pockc.search.output import config_text
+from pockc.search.prediction import step_time
 from pockc.search.space import Choice, Space, Unit
 from pockc.search.store import Store
+from pockc.search.times_file import Measured, kernel_key
 from tests.search.sessions import OPTIONS, session_of
 
 pytestmark = [pytest.mark.needs_torch, pytest.mark.needs_tvm]
@@ -136,19 +144,82 @@ def test_results_are_kept_one_by_one_and_other_settings_are_refused(tmp_path: Pa
         Store.open(path, {"epochs": 1})
 
 
-def test_measured_kernels_keep_their_time_and_scale_the_others(tmp_path: Path) -> None:
+def test_measured_kernels_keep_their_time_and_tell_of_others(tmp_path: Path) -> None:
     _, session = session_of("resnet")
     planned = driver.plan_captured(session.captured, session.base, OPTIONS)
     entry, layout = planned.entries[0], planned.memory.entries[0]
+    nothing = KernelTimes(session.times.target, 1, Measured(peaks=Peaks(50.0, 10.0)))
     step = next(s for s in layout.steps if s.kernel != "pk_copy")
-    times = KernelTimes(session.times.target, 1, {step.kernel: Timed(7.0, 3.5)})
-    assert times.step_ms(entry.graph, step) == 7.0
-    other = next(s for s in layout.steps if s.kernel not in (step.kernel, "pk_copy"))
-    expected = 2 * times.roofline_ms(entry.graph, other)
-    assert times.step_ms(entry.graph, other) == pytest.approx(expected)
+    work = work_of(entry.graph, step.kernel, step.node)
+    slow = {step.kernel: Timed(7.5, work)}
+    times = KernelTimes(session.times.target, 1, Measured(slow, Peaks(50.0, 10.0)))
+    assert times.step_ms(entry.graph, step) == slow[step.kernel].ms
+    predicted, usual = (step_time(planned, t) for t in (times, nothing))
+    assert usual.kernels[Basis.MEASURED] == 0
+    assert usual.share(Basis.USUAL) == pytest.approx(1)
+    assert predicted.kernels[Basis.MEASURED] == 1
+    assert predicted.ms > 2 * usual.ms
+    assert sum(predicted.by_basis.values()) == pytest.approx(predicted.ms)
     path = tmp_path / "times.json"
     times.write(path)
-    assert KernelTimes.read(times.target, 1, path).measured == times.measured
-    path.write_text("[]")
-    with pytest.raises(UserError, match=r"\[kernel-times\]"):
-        KernelTimes.read(times.target, 1, path)
+    again = KernelTimes.read(times.target, 1, [path])
+    assert again.measured == times.measured
+    assert step_time(planned, again).ms == pytest.approx(predicted.ms)
+    with pytest.raises(UserError, match=r"\[kernel-times\].*has no times of"):
+        KernelTimes.read(times.target, 2, [path])
+
+
+@pytest.mark.slow
+def test_a_measured_step_takes_what_was_predicted_and_rests_on_nothing_else() -> None:
+    _, session = session_of("mobilenet")
+    genes = tuple(len(u.menu) - 1 for u in session.space.units)
+    config = session.space.config(session.base, genes)
+    planned = driver.plan_captured(session.captured, config, OPTIONS)
+    known = Measured()
+    known.add(measure(session.captured, config, OPTIONS))
+    predicted = step_time(planned, KernelTimes(session.times.target, 1, known))
+    assert predicted.share(Basis.MEASURED) == 1
+    assert set(planned.kernels) >= {k for k in known.kernels if not k.startswith("pk_copy")}
+    assert known.peaks is not None
+
+
+def test_schemes_that_run_slower_than_predicted_are_not_within_a_budget_of_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, session = session_of("resnet")
+    nothing = KernelTimes(session.times.target, 1, Measured(peaks=Peaks(50.0, 10.0)))
+    session = replace(session, times=KernelTimes(nothing.target, 1, nothing.measured))
+    ran = []
+
+    def twice_as_slow(captured: Captured, config: Config, options: driver.Options) -> Measured:
+        ran.append(config)
+        planned = driver.plan_captured(captured, config, options)
+        entry, layout = planned.entries[0], planned.memory.entries[0]
+        calls = [(s, work_of(entry.graph, s.kernel, s.node)) for s in layout.steps]
+        return Measured(
+            {
+                kernel_key(s.kernel, w): Timed(2 * nothing.step_ms(entry.graph, s), w)
+                for s, w in calls
+            }
+        )
+
+    monkeypatch.setattr("pockc.search.session.measure", twice_as_slow)
+    session.measuring = True
+    ones = {p: np.ones(i.shape[:1]) for p, i in session.captured.parameters.items()}
+    gains = from_proxy(session.space, session.captured, ones)
+    whole = session.estimator.exact(tuple(len(u.menu) - 1 for u in session.space.units))
+    budget = Budget(step_ms=1.2 * whole.step_ms)
+    outcome = session.search(gains, budget, Settings(population=8, generations=3))
+    assert ran
+    for found in (outcome.best, *outcome.finalists):
+        config = session.space.config(session.base, found.genes)
+        planned = driver.plan_captured(session.captured, config, OPTIONS)
+        assert step_time(planned, nothing).ms * 2 <= 1.2 * whole.step_ms * 1.001
+
+
+def test_kernels_of_another_machine_are_not_measured_here() -> None:
+    _, session = session_of("resnet")
+    here = session.times.target.arch
+    other = "rpi4" if here == "x86_64" else "x86-64-v3"
+    with pytest.raises(UserError, match=r"(?s)\[measure\].*pockc profile .*--on"):
+        measure(session.captured, session.base, driver.Options(target=other))
