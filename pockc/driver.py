@@ -460,6 +460,7 @@ def _report(
     return {
         "loss": captured.loss,
         "optimizer": {"name": config.optimizer.name, **config.optimizer.options},
+        **({"origin": scheme.origin} if scheme.origin else {}),
         "scheme": report.scheme_data(scheme, captured.parameters),
         "savings": report.savings_data(cost, full),
     }

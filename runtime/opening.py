@@ -138,7 +138,7 @@ def check_machine(folder: Path, machine: Machine) -> None:
     Raises:
         UserError: [artifact-target] It is for another processor or system.
     """
-    arch, system = _instruction_set(), sys.platform
+    arch, system = instruction_set(), sys.platform
     made_for = f"{folder} was compiled for target '{machine.target}'"
     fix = "compile the model for this machine: --target"
     wrong = machine.arch not in (arch, ANY) or machine.system not in (system, ANY)
@@ -152,7 +152,7 @@ def check_machine(folder: Path, machine: Machine) -> None:
         raise UserError(Problem("artifact-target", what, fix=fix))
 
 
-def _instruction_set() -> str:
+def instruction_set() -> str:
     """Return what this process runs: a 64-bit Arm system also runs 32-bit programs."""
     machine = os.uname().machine
     is_arm32 = machine in ("armv7l", "armv8l", "aarch64") and sys.maxsize < 1 << 32
@@ -165,11 +165,12 @@ def cpu_features() -> frozenset[str]:
 
 
 def cpu_name() -> str:
-    """Return the first processor's name, empty if unknown."""
-    return _cpu_fact("model name", "Model")
+    """Return the processor's name, as `pock-run` records it; "" if unknown."""
+    return _cpu_fact("model name", "Model", "Hardware")
 
 
 def _cpu_fact(*keys: str) -> str:
+    """Return the first of some fields of `/proc/cpuinfo`, "" if there is none."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -1,28 +1,20 @@
-"""Fine-tune one artifact from several seeds, as a device would, and print one line of JSON.
+"""Fine-tune one artifact from several seeds by `pock-run`, and print one line of JSON.
 
-Each seed draws other rows from the pool and another order of them. The memory is that of this
-process alone: it has neither PyTorch nor TVM in it.
+Each seed draws other rows from the pool and another order of them. The memory is the private
+memory of the whole process, as a device has it: there is neither Python nor PyTorch in it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
+import subprocess
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
-from neighbours import load
 
 from pockc import runtime
-
-measuring = load("text", "finetune")
-
-
-def arrays(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of a file."""
-    with np.load(path) as file:
-        return {name: file[name] for name in file.files}
 
 
 def drawn(pool: dict[str, np.ndarray], rows: int, seed: int) -> dict[str, np.ndarray]:
@@ -33,27 +25,21 @@ def drawn(pool: dict[str, np.ndarray], rows: int, seed: int) -> dict[str, np.nda
 
 
 def one_seed(
-    path: Path,
-    train: dict[str, np.ndarray],
-    test: dict[str, np.ndarray],
-    epochs: int,
-    seed: int,
+    path: Path, train: Path, test: Path, steps: int, options: list[str]
 ) -> dict[str, float]:
-    """Return accuracy, memory and time of one run."""
-    before = measuring.memory_bytes("RssAnon")
-    with runtime.load(path) as artifact:
-        options = runtime.TrainOptions(epochs=epochs, seed=seed, schedule="linear")
-        history = artifact.train(train, options)
-        # What a step allocates is touched by now, and stays until the artifact is closed.
-        measured = measuring.grown(before, measuring.memory_bytes("RssAnon"))
-        memory = artifact.memory
-        found = artifact.evaluate(test)
+    """Return accuracy and memory of one run."""
+    done = subprocess.run(
+        [path / "pock-run", "train", path, "--data", train, "--eval", test, *options,
+         "--eval-every", str(steps), "--schedule", "linear", "--threads", "1",
+         "--no-save", "--log-json"],
+        stdout=subprocess.PIPE, text=True, check=True,
+    )  # fmt: skip
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    found = [e for e in events if "accuracy" in e][-1]
     return {
         "accuracy": found["accuracy"],
         "loss": found["loss"],
-        "planned_bytes": memory.state_bytes + memory.arena_bytes,
-        "measured_bytes": measured,
-        "step_ms": statistics.median(e.step_ms for e in history.epochs),
+        "private_bytes": max(e.get("private_bytes", 0) for e in events),
     }
 
 
@@ -67,11 +53,19 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, required=True)
     parser.add_argument("--seeds", type=int, default=3)
     chosen = parser.parse_args()
-    pool, test = arrays(chosen.pool), arrays(chosen.test)
+    with np.load(chosen.pool) as file:
+        pool = {name: file[name] for name in file.files}
+    manifest = runtime.read_manifest(chosen.artifact)
+    counted = sum(manifest.memory[f"{n}_bytes"] for n in ("state", "arena", "runtime"))
+    steps = chosen.epochs * (chosen.rows // manifest.batch_rows)
     runs = []
-    for seed in range(1, chosen.seeds + 1):
-        train = drawn(pool, chosen.rows, seed)
-        runs.append(one_seed(chosen.artifact, train, test, chosen.epochs, seed))
+    with TemporaryDirectory(prefix="pockc-") as folder:
+        train = Path(folder) / "train.npz"
+        for seed in range(1, chosen.seeds + 1):
+            np.savez(train, **drawn(pool, chosen.rows, seed))
+            options = ["--epochs", str(chosen.epochs), "--seed", str(seed)]
+            found = one_seed(chosen.artifact, train, chosen.test, steps, options)
+            runs.append({**found, "counted_bytes": counted})
     print(json.dumps(runs))
 
 

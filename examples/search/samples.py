@@ -39,7 +39,7 @@ def digits() -> Arrays:
     """
     spec = importlib.util.find_spec("sklearn")
     if spec is None or spec.origin is None:
-        raise FileNotFoundError("pip install --no-deps scikit-learn")
+        raise FileNotFoundError("pip install --no-deps scikit-learn==1.9.1")
     path = Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz"
     with gzip.open(path, "rt") as file:
         rows = np.loadtxt(file, delimiter=",", dtype=np.float32)

@@ -96,7 +96,7 @@ def compile_(  # noqa: PLR0913, PLR0917  one parameter per option
     ] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="full, head, bias, last:N or pockengine; rules refine it."),
+        typer.Option(help="full, head, bias, last:N, pockengine, bert, ...; rules refine it."),
     ] = None,
     optimizer: Annotated[
         str | None,
@@ -195,12 +195,17 @@ LatencyOption = Annotated[
     str | None, typer.Option("--latency-budget", metavar="50ms", help="Of one training step.")
 ]
 TimesOption = Annotated[
-    Path | None,
+    list[Path] | None,
     typer.Option(
         "--kernel-times",
         metavar="FILE.json",
-        help="Measured times, as of a device. Default: those of this machine.",
+        help="Measured times: a profile (profile --json), as of a board; any number. "
+        "Default: what this machine has measured.",
     ),
+]
+MeasureOption = Annotated[
+    bool,
+    typer.Option("--measure", help="Run the step here for kernels that were not measured."),
 ]
 ConfigOption = Annotated[
     Path | None,
@@ -217,12 +222,16 @@ def plan(  # noqa: PLR0913, PLR0917  one parameter per option
     model: ModelArg,
     sparse_update: ConfigOption = None,
     preset: Annotated[
-        str | None, typer.Option(help="full, head, bias, last:N or pockengine.")
+        str | None,
+        typer.Option(help="full, head, bias, last:N, pockengine, bert, ...; rules refine it."),
     ] = None,
     memory_budget: BudgetOption = None,
     latency_budget: LatencyOption = None,
     fit: Annotated[
-        bool, typer.Option("--fit", help="Choose micro-batches that meet the memory budget.")
+        bool,
+        typer.Option(
+            "--fit", help="Meet the memory budget by computing blocks again and micro-batches."
+        ),
     ] = False,
     output: Annotated[
         Path | None,
@@ -233,8 +242,10 @@ def plan(  # noqa: PLR0913, PLR0917  one parameter per option
     batch: Annotated[int | None, typer.Option(min=1, help="Rows of a step.")] = None,
     accumulate: Annotated[int | None, typer.Option(min=1, help="Micro-batches.")] = None,
     kernel_times: TimesOption = None,
+    measure: MeasureOption = False,
     target: Annotated[str, typer.Option(help="The machine it is for; see `targets`.")] = "host",
     threads: ThreadsOption = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON line.")] = False,
 ) -> None:
     """Say what a scheme takes in memory and time, without building anything.
 
@@ -242,6 +253,8 @@ def plan(  # noqa: PLR0913, PLR0917  one parameter per option
         pockc plan model.py --sparse-update config.yaml --memory-budget 64MiB
 
         pockc plan model.py --preset full --memory-budget 64MiB --fit -o fitted.yaml
+
+        pockc plan model.py --preset bias --target rpi4 --kernel-times pi.json
     """
     from pockc.cli.searching import Asked, run_plan
 
@@ -253,11 +266,12 @@ def plan(  # noqa: PLR0913, PLR0917  one parameter per option
         batch,
         memory_budget,
         latency_budget,
-        kernel_times,
+        tuple(kernel_times or ()),
         target,
         threads,
+        measure,
     )
-    run_plan(asked, fit=fit, output=output)
+    run_plan(asked, fit=fit, output=output, json=json)
 
 
 @app.command()
@@ -308,8 +322,11 @@ def search(  # noqa: PLR0913, PLR0917  one parameter per option
     generations: Annotated[int, typer.Option(min=1, help="Of the evolution.")] = 40,
     seed: int = 0,
     measure: Annotated[
-        bool, typer.Option("--measure", help="Measure kernels on this machine first.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            help="Run steps here to learn times. Default: with --latency-budget, for the host."
+        ),
+    ] = None,
     processes: Annotated[
         int | None, typer.Option(min=1, help="Fine-tunes at once. Default: all processors.")
     ] = None,
@@ -327,7 +344,16 @@ def search(  # noqa: PLR0913, PLR0917  one parameter per option
     from pockc.cli.searching import Asked
 
     asked = Asked(
-        model, base, {}, batch, memory_budget, latency_budget, kernel_times, target, threads
+        model,
+        base,
+        {},
+        batch,
+        memory_budget,
+        latency_budget,
+        tuple(kernel_times or ()),
+        target,
+        threads,
+        target == "host" and latency_budget is not None if measure is None else measure,
     )
     run_search(
         SearchRequest(
@@ -347,7 +373,6 @@ def search(  # noqa: PLR0913, PLR0917  one parameter per option
             head_lr_scale,
             generations,
             seed,
-            measure,
             processes,
         )
     )

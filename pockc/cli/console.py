@@ -61,7 +61,13 @@ def show_error(error: PockcError) -> None:
 
 def table(title: str, *columns: str, right: tuple[int, ...] = ()) -> Table:
     """Return an empty table; the numbered columns are for figures."""
-    made = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    made = Table(
+        title=title,
+        title_justify="left",
+        caption_justify="left",
+        box=None,
+        pad_edge=False,
+    )
     for number, name in enumerate(columns):
         made.add_column(
             name,

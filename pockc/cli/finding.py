@@ -12,13 +12,12 @@ import numpy as np
 
 from pockc.cli.console import Bar, is_terminal, progress_bar, say, show, table, warn
 from pockc.cli.data import read_data
-from pockc.cli.places import check_file_target
+from pockc.cli.places import check_file_target, check_source
 from pockc.cli.searching import Asked
 from pockc.cli.text import milliseconds, size
 from pockc.errors import Problem, UserError
 
 if TYPE_CHECKING:
-    from pockc.runtime import Artifact
     from pockc.runtime.manifest import InputSpec
     from pockc.search.analysis import Analysis
     from pockc.search.contribution import Contributions
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
 
 Arrays = dict[str, np.ndarray]
 SECONDS_BETWEEN_LINES = 30.0
+_GAINS = {"loss": "less loss on held-out rows", "accuracy": "more accuracy on held-out rows"}
+"""What a contribution is measured in."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,6 @@ class SearchRequest:
         head_lr_scale: The learning rate of the head is multiplied by it.
         generations: Of the evolution.
         seed: Of all choices.
-        measure: Whether kernels are measured on this machine.
         processes: How many fine-tunes at once.
     """
 
@@ -71,7 +71,6 @@ class SearchRequest:
     head_lr_scale: float
     generations: int
     seed: int
-    measure: bool
     processes: int | None
 
 
@@ -98,38 +97,81 @@ class _Progress:
 
 def run_search(request: SearchRequest) -> None:
     """Find a scheme within the budgets, and write it with its Pareto front."""
+    _check(request)
+    try:
+        with progress_bar() as bar:
+            found = _search(request, bar)
+    except KeyboardInterrupt:
+        if request.fine_tune:
+            warn(f"interrupted; {_store_path(request)} keeps what is known: the same command "
+                 "goes on")  # fmt: skip
+        raise
+    _write(request, found)
+
+
+@dataclass(frozen=True)
+class _Search:
+    """What a search has found.
+
+    Attributes:
+        session: The model.
+        outcome: The schemes.
+        best: The one to write.
+        reached: What schemes reached that were fine-tuned as a whole.
+        rows: How many rows were trained on and evaluated on.
+    """
+
+    session: Session
+    outcome: Outcome
+    best: Found
+    reached: Mapping[tuple[int, ...], float]
+    rows: tuple[int, int]
+
+
+def _search(request: SearchRequest, bar: Bar) -> _Search:
+    """Do what can fail first, then what takes long."""
     from pockc import driver
     from pockc.search.evolve import Settings
     from pockc.search.session import Session
 
     asked = request.asked
     budget, config, options = asked.budget(), asked.config(), asked.options()
-    _check(request)
-    with progress_bar() as bar:
-        progress = _Progress(bar)
-        captured = driver.capture_model(asked.user(), config, options)
-        session = Session.of(
-            captured,
-            config,
-            options,
-            head_lr_scale=request.head_lr_scale,
-            times_file=asked.kernel_times,
-        )
-        session.check(budget)
-        train, held_out = _data(request, session)
-        scores = session.scores(train, request.proxy)
-        if request.measure:
-            _measure(request, session, train)
-        analysis = _analysis(request, session, train, held_out)
-        gains = _gains(analysis, session, scores, progress)
-        settings = Settings(
-            generations=request.generations,
-            seed=request.seed,
-            finalists=request.finalists if request.fine_tune else 1,
-        )
-        outcome = session.search(gains, budget, settings, progress.update)
-        chosen, reached = _chosen(analysis, outcome, request.finalists, progress)
-    _write(request, session, outcome, (chosen, reached))
+    progress = _Progress(bar)
+    user = asked.user()
+    bar.update("capture", 0, None)
+    captured = driver.capture_model(user, config, options)
+    bar.update("capture", 1, 1)
+    session = Session.of(
+        captured,
+        config,
+        options,
+        head_lr_scale=request.head_lr_scale,
+        times_files=asked.kernel_times,
+    )
+    train, held_out = _data(request, session)
+    analysis = _analysis(request, session, train, held_out)
+    session.check(budget)
+    bar.update("proxy", 0, None)
+    scores = session.scores(train, request.proxy)
+    bar.update("proxy", 1, 1)
+    session.measuring = asked.measure
+    if asked.measure:
+        _measure(request, session, progress)
+    gains = _gains(analysis, session, scores, progress)
+    settings = Settings(
+        generations=request.generations,
+        seed=request.seed,
+        finalists=request.finalists if request.fine_tune else 1,
+    )
+    outcome = session.search(gains, budget, settings, progress.update)
+    if asked.measure:
+        session.times.write(asked.times_target())
+    best, reached = _chosen(analysis, outcome, request.finalists, progress)
+    return _Search(session, outcome, best, reached, (_rows(train), _rows(held_out)))
+
+
+def _rows(data: Arrays) -> int:
+    return len(next(iter(data.values())))
 
 
 def _check(request: SearchRequest) -> None:
@@ -154,8 +196,27 @@ def _check(request: SearchRequest) -> None:
     ]
     if problems:
         raise UserError(*problems)
+    for path in (request.data, request.held_out):
+        if path is not None:
+            check_source(path)
     for path in (request.output, _store_path(request)):
         check_file_target(path)
+    _check_output(request.output)
+
+
+def _check_output(path: Path) -> None:
+    """Refuse to replace a configuration that was written by hand, as that of `--base`.
+
+    Raises:
+        UserError: [output] There is such a file.
+    """
+    from pockc.search.output import FOUND
+
+    if path.is_file() and not path.read_text(encoding="utf-8", errors="replace").startswith(
+        f"# {FOUND}"
+    ):
+        what = f"{path} is there, and no search has written it"
+        raise UserError(Problem("output", what, fix="give another file: -o found.yaml"))
 
 
 def _store_path(request: SearchRequest) -> Path:
@@ -163,14 +224,28 @@ def _store_path(request: SearchRequest) -> Path:
 
 
 def _data(request: SearchRequest, session: Session) -> tuple[Arrays, Arrays]:
-    """Return what to train on and what to evaluate on: every fifth row if nothing is given."""
+    """Return what to train on and what to evaluate on: every fifth row if nothing is given.
+
+    Raises:
+        UserError: [data-file], [data-names], [data-rows], [too-few-rows].
+    """
+    from pockc.runtime.data import Epochs, whole_arrays
+
     specs = _specs(session)
     train = read_data(request.data, specs, "train")
+    whole_arrays(specs, train)  # before rows are taken from arrays of different lengths
     if request.held_out is not None:
-        return train, read_data(request.held_out, specs, "eval")
-    rows = len(next(iter(train.values())))
-    held = np.arange(rows) % 5 == 4
-    return {k: v[~held] for k, v in train.items()}, {k: v[held] for k, v in train.items()}
+        held_out = read_data(request.held_out, specs, "eval")
+        whole_arrays(specs, held_out)
+    else:
+        held = np.arange(_rows(train)) % 5 == 4
+        held_out = {k: v[held] for k, v in train.items()}
+        train = {k: v[~held] for k, v in train.items()}
+    Epochs(specs, train, session.captured.rows, None, 1)
+    if not _rows(held_out):
+        what = f"no row of {request.held_out or request.data} is left to evaluate on"
+        raise UserError(Problem("too-few-rows", what, fix="give --eval, or more rows"))
+    return train, held_out
 
 
 def _specs(session: Session) -> list[InputSpec]:
@@ -183,17 +258,15 @@ def _specs(session: Session) -> list[InputSpec]:
     ]
 
 
-def _measure(request: SearchRequest, session: Session, train: Arrays) -> None:
+def _measure(request: SearchRequest, session: Session, progress: _Progress) -> None:
+    """Measure the kernels of the least and of the most that can be trained."""
     full = tuple(len(u.menu) - 1 for u in session.space.units)
-    for genes in ((0,) * len(full), full):
-        session.measure(genes, lambda a: _batch(a, train))
-    session.times.write(request.asked.kernel_times)
-
-
-def _batch(artifact: Artifact, data: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    rows = artifact.batch_rows
-    specs = artifact.train_inputs
-    return [np.resize(data[s.name], (rows, *data[s.name].shape[1:])) for s in specs]
+    schemes = ((0,) * len(full), full)
+    for done, genes in enumerate(schemes):
+        progress.update("measured schemes", done, len(schemes))
+        session.measure(genes)
+    progress.update("measured schemes", len(schemes), len(schemes))
+    session.times.write(request.asked.times_target())
 
 
 def _analysis(
@@ -259,44 +332,38 @@ def _chosen(
     return known[next(iter(reached))], reached
 
 
-def _write(
-    request: SearchRequest,
-    session: Session,
-    outcome: Outcome,
-    chosen: tuple[Found, Mapping[tuple[int, ...], float]],
-) -> None:
-    from pockc.search.output import config_text
+def _write(request: SearchRequest, found: _Search) -> None:
+    from pockc.search.output import FOUND, config_text
     from pockc.search.pareto import write_csv, write_png
 
-    best, reached = chosen
+    session, outcome, best = found.session, found.outcome, found.best
     cost = best.cost
     made = session.space.config(session.base, best.genes)
     comments = [
-        f"found by pockc search: {size(cost.memory_bytes)} planned, "
+        f"{FOUND}: {size(cost.memory_bytes)} planned, "
         f"{milliseconds(cost.step_ms)} a step (estimated)",
         f"contributions {best.contribution:.4f}; greedy {outcome.greedy.contribution:.4f}",
     ]
-    if reached:
-        comments.append(f"{request.score} {abs(reached[best.genes]):.4f} on held-out rows")
+    if found.reached:
+        comments.append(
+            f"{request.score} {abs(found.reached[best.genes]):.4f} on held-out rows"
+        )
     request.output.write_text(config_text(made, comments), encoding="utf-8")
     csv_path = request.output.with_suffix(".pareto.csv")
     png_path = request.output.with_suffix(".pareto.png")
     write_csv(outcome.front, best, session.space, csv_path)
     write_png(outcome.front, best, request.asked.budget().memory_bytes, png_path)
-    _show(session, outcome, best)
-    _show_finalists(request, session, outcome, reached)
+    _show(request, found)
+    _show_finalists(request, session, outcome, found.reached)
     say(f"wrote {request.output}, {csv_path}, {png_path}")
-    if session.estimator.conflicts:
-        warn(
-            f"{session.estimator.conflicts} pieces of plans differed; estimates took the larger"
-        )
 
 
-def _show(session: Session, outcome: Outcome, best: Found) -> None:
+def _show(request: SearchRequest, found: _Search) -> None:
+    session, outcome, best = found.session, found.outcome, found.best
     made = table("Found", "block", "trained")
     for part in session.space.describe(best.genes).split("; "):
         block, _, trained = part.partition(" ")
-        made.add_row(block, trained)
+        made.add_row(block, trained or "all")
     show(made)
     cost = best.cost
     say(
@@ -304,8 +371,15 @@ def _show(session: Session, outcome: Outcome, best: Found) -> None:
         f"arena {size(cost.arena_bytes)}, runtime {size(cost.runtime_bytes)})"
     )
     say(f"time         {milliseconds(cost.step_ms)} a step, estimated")
-    say(f"contribution {best.contribution:.4f}, greedy {outcome.greedy.contribution:.4f}")
+    unit = _GAINS[request.score] if request.fine_tune else f"by the proxy {request.proxy}"
+    say(
+        f"contribution {best.contribution:.4f} ({unit}, parts added up); "
+        f"greedy {outcome.greedy.contribution:.4f}"
+    )
     say(f"looked at    {outcome.seen} schemes, {session.estimator.plans} planned exactly")
+    trained_on, held_out = found.rows
+    split = "" if request.held_out else ", every fifth row held out"
+    say(f"data         {trained_on} rows to train, {held_out} to evaluate{split}")
 
 
 def _show_finalists(

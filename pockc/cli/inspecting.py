@@ -82,6 +82,7 @@ def scheme_table(manifest: Manifest, shown: int | None = SHOWN) -> Table | None:
         made.add_row(row["name"], shape, trained, f"{row['lr_scale']:g}", row["because"])
     if shown is not None and len(rows) > shown:
         made.add_row(f"... {len(rows) - shown} more: --all")
+    made.caption = manifest.report.get("origin")
     return made
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json as json_text
 import shlex
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +19,9 @@ from pockc.errors import Problem, UserError
 from pockc.runtime.manifest import ONNX
 
 if TYPE_CHECKING:
-    from pockc.profile import Profile
+    from pockc.profile import Profile, Recording
 
-VERB, SUFFIX = "bench", ".recording.json"
+SUFFIX = ".recording.json"
 
 
 def profile(  # noqa: PLR0913, PLR0917  one parameter per option
@@ -139,51 +137,33 @@ class Asked:
         check_recordable(folder, manifest)
         if recording is not None:
             return joined(read_recording(recording), folder)
-        with tempfile.TemporaryDirectory(prefix="pockc-profile-") as name:
-            path = Path(name) / SUFFIX
-            if manifest.program == ONNX:
-                self._run(self._onnx_command(folder, path), folder)
-            elif self.there is not None:
-                self._record_there(folder, self.there, path)
-            else:
-                self._run(self._native_command(folder, path), folder)
-            return joined(read_recording(path), folder)
-
-    def _words(self, path: str) -> list[str]:
-        words = ["--steps", str(self.steps), "--profile", path, "--json"]
-        return words + ([] if self.threads is None else ["--threads", str(self.threads)])
-
-    def _native_command(self, folder: Path, path: Path) -> list[str]:
-        from pockc.cli.running import program_here
-
-        return [str(program_here(folder)), VERB, str(folder), *self._words(str(path))]
-
-    def _onnx_command(self, folder: Path, path: Path) -> list[str]:
-        from pockc.profile import onnx_steps
-
-        if self.there is not None:
+        if self.there is None:
+            return joined(self._record_here(folder), folder)
+        if manifest.program == ONNX:
             what = f"{folder} holds ONNX models, and --on runs pock-run there"
             fix = "run pockc profile on that machine, with --json, and bring the file home"
             raise UserError(Problem("no-program", what, fix=fix))
-        words = (str(folder), str(self.steps), str(self.threads or 0), str(path))
-        return [sys.executable, "-m", onnx_steps.__name__, *words]
+        with tempfile.TemporaryDirectory(prefix="pockc-profile-") as name:
+            path = Path(name) / SUFFIX
+            self._record_there(folder, self.there, path)
+            return joined(read_recording(path), folder)
 
-    def _run(self, command: list[str], folder: Path) -> None:
-        """Record in a process of its own, whose memory is nobody else's."""
+    def _record_here(self, folder: Path) -> Recording:
+        from pockc.profile.record import record
+
         with progress_bar() as bar:
             bar.update("measuring", 0, None, f"{self.steps} steps of {folder.name}")
-            done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
-        if done.returncode != 0:
-            what = f"recording {folder} ended with status {done.returncode}"
-            raise UserError(Problem("run", what, fix="what it said is above"))
+            return record(folder, self.steps, self.threads)
 
     def _record_there(self, folder: Path, there: There, path: Path) -> None:
+        from pockc.profile.record import VERB, record_words
         from pockc.remote import connect
 
         with connect(there.place.destination, there.ssh) as connection:
             send_artifact(folder, connection, there.place)
             recorded = there.place.path(folder.stem + SUFFIX)
-            command = command_there(there.place, folder, VERB, *self._words(recorded))
+            words = record_words(recorded, self.steps, self.threads)
+            command = command_there(there.place, folder, VERB, *words)
             with progress_bar() as bar:
                 bar.update("measuring", 0, None, f"{self.steps} steps of {folder.name}")
                 status = connection.follow(command, _hand_on)

@@ -16,8 +16,8 @@ from pockc.cli.deploying import (
 )
 from pockc.cli.places import check_source
 from pockc.errors import Problem, UserError
+from pockc.profile.record import program_here
 from pockc.remote import connect, send_files
-from pockc.runtime.opening import check_machine, read_manifest
 
 
 def run_here(folder: Path, verb: str, *words: str) -> None:
@@ -30,20 +30,6 @@ def run_here(folder: Path, verb: str, *words: str) -> None:
     if done.returncode != 0:
         what = f"{COMMAND} {verb} ended with status {done.returncode}"
         raise UserError(Problem("run", what, fix="what it said is above"))
-
-
-def program_here(folder: Path) -> Path:
-    """Return the artifact's own `pock-run`, for this machine.
-
-    Raises:
-        UserError: [artifact-target] It is for another machine; [no-program].
-    """
-    check_machine(folder, read_manifest(folder).machine)
-    program = (folder / COMMAND).resolve()
-    if not program.is_file():
-        what = f"{folder} has no {COMMAND}"
-        raise UserError(Problem("no-program", what, fix="compile the model again"))
-    return program
 
 
 def run_there(

@@ -5,17 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+from pockc.units import milliseconds, size
+
+__all__ = ["amount", "count", "figures", "milliseconds", "percent", "size", "sparkline"]
+
 _BARS = " ▁▂▃▄▅▆▇█"
-
-
-def size(nbytes: int) -> str:
-    """Return bytes with three digits and a unit, as `1.42 MiB`."""
-    value = float(nbytes)
-    for unit in ("B", "KiB", "MiB"):
-        if value < 1024:
-            return f"{nbytes} B" if unit == "B" else f"{value:.3g} {unit}"
-        value /= 1024
-    return f"{value:.3g} GiB" if value < 1000 else f"{value:.0f} GiB"
 
 
 def count(number: int) -> str:
@@ -26,11 +20,6 @@ def count(number: int) -> str:
             return f"{number}" if not unit else f"{value:.3g}{unit}"
         value /= 1000
     return f"{value:.3g} T"
-
-
-def milliseconds(value: float) -> str:
-    """Return a time with three digits, as `12.3 ms`."""
-    return f"{value:.0f} ms" if value >= 100 else f"{value:.3g} ms"
 
 
 def amount(number: int, unit: str) -> str:

@@ -72,6 +72,15 @@ class Tables:
             self.ports + other.ports,
         )
 
+    def most(self, other: Tables) -> Tables:
+        """Return the larger numbers of two."""
+        return Tables(
+            max(self.steps, other.steps),
+            max(self.arguments, other.arguments),
+            max(self.tensors, other.tensors),
+            max(self.ports, other.ports),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Host:

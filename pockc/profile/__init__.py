@@ -7,6 +7,7 @@ from pockc.profile.model import (
     PlannedMemory,
     Profile,
     Span,
+    lower_quartile,
     read_profile,
     write_profile,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "Recording",
     "Span",
     "joined",
+    "lower_quartile",
     "read_profile",
     "read_recording",
     "write_profile",

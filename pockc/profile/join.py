@@ -12,7 +12,7 @@ from pockc.artifact import MEMORY, read_details
 from pockc.errors import Problem, UserError
 from pockc.ir import Graph
 from pockc.ir.texts import graph_texts, parse_outline
-from pockc.plan import COPY_KERNEL, Occupancy, read_occupancy
+from pockc.plan import Occupancy, read_occupancy
 from pockc.plan.names import kernel_family
 from pockc.profile.model import (
     TRAIN_STEP,
@@ -22,12 +22,13 @@ from pockc.profile.model import (
     PlannedMemory,
     Profile,
     Span,
+    lower_quartile,
 )
 from pockc.profile.onnx_join import held_memory, onnx_facts
 from pockc.profile.recording import RecordedEntry, Recording
+from pockc.profile.work import work_of
 from pockc.runtime.manifest import GRAPH_FILE, NATIVE, ONNX, Manifest
 from pockc.runtime.opening import read_graph_text, read_manifest
-from pockc.scheme.report import multiply_adds
 
 
 def check_recordable(folder: Path, manifest: Manifest) -> None:
@@ -116,19 +117,6 @@ def entry_graph(folder: Path, texts: Mapping[str, str], name: str) -> Graph:
     raise UserError(Problem("damaged-file", what, fix="compile the model again"))
 
 
-def work_of(graph: Graph, symbol: str, name: str) -> tuple[int, int]:
-    """Return the operations of a call, two for each multiply-add, and the bytes it moves.
-
-    Operations are those of products and convolutions. Bytes are operands and result, each once:
-    what a step must move at least if nothing is cached between kernels.
-    """
-    node = graph.node(name)
-    if node is None or symbol == COPY_KERNEL:
-        return 0, 2 * graph.type_of(name).nbytes
-    moved = sum(t.nbytes for t in graph.operand_types(node)) + node.type.nbytes
-    return 2 * multiply_adds(graph, node), moved
-
-
 def _kernels(recorded: RecordedEntry, facts: Iterable[KernelFacts]) -> Iterator[Kernel]:
     """Yield the calls of an entry with their times."""
     for number, (fact, ns) in enumerate(zip(facts, recorded.ns, strict=True)):
@@ -139,6 +127,7 @@ def _kernels(recorded: RecordedEntry, facts: Iterable[KernelFacts]) -> Iterator[
             runs=recorded.runs,
             **asdict(fact),
             ms=median(steps) * 1e-6,
+            low_ms=lower_quartile(steps) * 1e-6,
             min_ms=min(steps) * 1e-6,
             mean_ms=fmean(steps) * 1e-6,
         )
@@ -152,7 +141,7 @@ def _facts(recorded: RecordedEntry, graph: Graph, planned: Occupancy) -> Iterato
         fix = "give the artifact that was recorded, or record it again"
         raise UserError(Problem("foreign-recording", what, fix=fix))
     for call in told:
-        flops, nbytes = work_of(graph, call.kernel, call.node)
+        work = work_of(graph, call.kernel, call.node)
         yield KernelFacts(
             symbol=call.kernel,
             family=kernel_family(call.kernel),
@@ -161,8 +150,10 @@ def _facts(recorded: RecordedEntry, graph: Graph, planned: Occupancy) -> Iterato
             phase="update" if recorded.name != TRAIN_STEP else call.phase,
             module=call.module,
             source=call.source,
-            flops=flops,
-            nbytes=nbytes,
+            kind=work.kind,
+            flops=work.flops,
+            other_flops=work.other_flops,
+            nbytes=work.nbytes,
         )
 
 

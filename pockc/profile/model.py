@@ -17,7 +17,7 @@ from pockc.profile.files import Strict, read_json
 from pockc.runtime.files import replaced_file
 
 FORMAT: Literal["pock-profile"] = "pock-profile"
-VERSION: Literal[1] = 1
+VERSION: Literal[2] = 2
 TRAIN_STEP = "train_step"
 _FIX = "make it again: pockc profile MODEL.pock --json FILE.json"
 
@@ -49,7 +49,9 @@ class KernelFacts:
     phase: str
     module: str
     source: str
+    kind: str
     flops: int
+    other_flops: int
     nbytes: int
 
 
@@ -67,9 +69,12 @@ class Kernel(Strict):
         phase: forward, backward or update.
         module: The user's module, "" if none is known.
         source: The user's line as `model.py:27 in Mlp.forward: ...`, "" if none is known.
+        kind: What limits it, as `conv2d depthwise`, see `Work`; of ONNX Runtime the type.
         flops: Operations of its products and convolutions in one run; a multiply-add is two.
+        other_flops: Its other arithmetic in one run.
         nbytes: Operands and result in one run, each once.
         ms: Time of all runs of a step together: the median over the steps.
+        low_ms: Their lower quartile: what it takes where nothing disturbs it.
         min_ms: The least of the steps.
         mean_ms: Their mean; over all calls these means sum up to the mean step.
     """
@@ -84,9 +89,12 @@ class Kernel(Strict):
     phase: str
     module: str
     source: str
+    kind: str
     flops: int
+    other_flops: int
     nbytes: int
     ms: float
+    low_ms: float
     min_ms: float
     mean_ms: float
 
@@ -205,7 +213,7 @@ class Profile(Strict):
     """
 
     format: Literal["pock-profile"] = FORMAT
-    version: Literal[1] = VERSION
+    version: Literal[2] = VERSION
     artifact: str
     step_sha256: str
     target: str
@@ -256,6 +264,11 @@ def grouped(kernels: Iterable[Kernel]) -> dict[str, list[Kernel]]:
     for kernel in kernels:
         found.setdefault(kernel.symbol, []).append(kernel)
     return dict(sorted(found.items(), key=lambda kv: -total_ms(kv[1])))
+
+
+def lower_quartile(values: Sequence[float]) -> float:
+    """Return what a quarter of some values do not exceed."""
+    return sorted(values)[len(values) // 4]
 
 
 def total_ms(kernels: Sequence[Kernel]) -> float:

@@ -54,7 +54,9 @@ def onnx_facts(recorded: RecordedEntry, graph: Graph, text: str) -> Iterator[Ker
             phase="update" if recorded.name != TRAIN_STEP else phase or "forward",
             module="" if source is None else source.module,
             source="" if source is None else str(source),
+            kind=op,
             flops=work.flops,
+            other_flops=0,
             nbytes=work.nbytes,
         )
 

@@ -16,7 +16,7 @@ blocks with biases behind the attention, without them."""
 def kind_of(parameters: Parameters, blocks: Sequence[Sequence[str]]) -> Kind | None:
     """Return what the blocks of a model are, None if they hold no matrices."""
     weights = [matrices(parameters, b) for b in blocks]
-    filters = [p for found in weights for p in found if len(p.type.shape) == 4]
+    filters = [p for found in weights for p in found if len(p.type.shape) > 2]
     # ConvNeXt mixes depthwise filters with linear layers; what decides is the majority.
     linear = [p for found in weights for p in found if len(p.type.shape) == 2]
     if not filters and not linear:
@@ -33,7 +33,8 @@ def kind_of(parameters: Parameters, blocks: Sequence[Sequence[str]]) -> Kind | N
 
 
 def _is_pointwise(weight: ParamFacts) -> bool:
-    return weight.type.shape[2:] == (1, 1)
+    window = weight.type.shape[2:]
+    return bool(window) and set(window) == {1}
 
 
 def biases_of(parameters: Parameters, names: Iterable[str]) -> set[str]:

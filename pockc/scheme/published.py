@@ -5,6 +5,10 @@ and after a colon by what sets it apart: `bert`, `mcunet:49kb`. It says either w
 convolutions are trained, by number and with the share of their input channels, or of how many
 of the last blocks biases and certain weights are trained. The head is trained in any case.
 `checked` says whether the source itself was read.
+
+`pockengine` stands for the scheme of Zhu et al. (PockEngine, MICRO 2023) that suits a model:
+the one for its kind of block and for the nearest number of them. It is that very scheme if
+the number is right. If not, it trains the same share of the blocks, rounded: our choice.
 """
 
 from __future__ import annotations
@@ -54,17 +58,31 @@ class LastBlocks(_Data):
 
     Attributes:
         kind: What the blocks are.
-        blocks: How many the model may have; none are given for any number.
+        blocks: How many the model has, by one implementation or another.
         biases: Biases of so many of the last blocks are trained.
         weights: Weights of so many of the last blocks are trained.
         which: Which weights of a block.
     """
 
     kind: Kind
-    blocks: tuple[int, ...] = ()
+    blocks: Annotated[tuple[int, ...], Field(min_length=1)]
     biases: int
     weights: int
     which: Literal["first 1x1", "attention and first linear"]
+
+    def of(self, blocks: int) -> LastBlocks:
+        """Return the same share of another number of blocks, rounded, of one at least."""
+
+        def share(part: int) -> int:
+            return max(1, int(part * blocks / max(self.blocks) + 0.5))
+
+        return self.model_copy(
+            update={
+                "blocks": (blocks,),
+                "biases": share(self.biases),
+                "weights": share(self.weights),
+            }
+        )
 
 
 class _Source(_Data):
@@ -94,6 +112,12 @@ class Published(_Data):
     source: str
     checked: bool
     scheme: Convolutions | LastBlocks
+
+    @property
+    def origin(self) -> str:
+        """What it is, where it is from and whether that was checked, for people."""
+        doubt = "" if self.checked else " (from memory: not checked against its text)"
+        return f"preset {self.name}, after {self.source}{doubt}"
 
 
 @cache
@@ -130,6 +154,37 @@ def short_names() -> list[str]:
         sized = "|".join(v for v in variants if v)
         names += [f"{family}:{sized}"] * bool(sized)
     return names
+
+
+def carried_over(parameters: Parameters, structure: Structure) -> Published:
+    """Return what `pockengine` stands for in a model.
+
+    Blocks that begin with a full filter are treated as a ResNet-50's, which begin with a 1x1.
+
+    Raises:
+        UserError: [preset] The model has no repeated blocks.
+    """
+    kind, count = kind_of(parameters, structure.blocks), len(structure.blocks)
+    kin = "bottleneck" if kind == "residual" else kind
+    fitting = [
+        (p, p.scheme)
+        for p in published().values()
+        if isinstance(p.scheme, LastBlocks) and p.scheme.kind == kin
+    ]
+    if kind is None or not fitting:
+        what = "preset 'pockengine' needs repeated blocks, and the model has none"
+        fix = "use head, bias or full, or write rules under `update`"
+        raise UserError(Problem("preset", what, fix=fix))
+
+    def distance(found: tuple[Published, LastBlocks]) -> int:
+        return min(abs(n - count) for n in found[1].blocks)
+
+    chosen, scheme = min(fitting, key=distance)
+    name = f"pockengine: {chosen.name}"
+    if count not in scheme.blocks or kind != scheme.kind:
+        name += f", carried over to {count} blocks"
+        scheme = scheme.of(count).model_copy(update={"kind": kind})
+    return chosen.model_copy(update={"name": name, "scheme": scheme})
 
 
 def published_rules(
@@ -172,6 +227,9 @@ def _convolutions(
 
 
 def _part(weight: ParamFacts, share: float) -> Rule:
+    # The authors round down (conv.in_channels * keep_ratio in algorithm/core/utils/
+    # partial_backward.py), a rule to the nearest: of multiples of 8, which these nets have, an
+    # eighth is the same number.
     depthwise = weight.type.shape[1] == 1
     part = Channels(fraction=share, count=None, heads=None, axis="out" if depthwise else "in")
     channels = None if share == 1 else part
@@ -187,11 +245,8 @@ def _last_blocks(
         raise _mismatch(
             chosen, f"blocks of the kind '{scheme.kind}'", f"{found_kind or 'none'}"
         )
-    least = max(scheme.biases, scheme.weights)
-    fits = len(blocks) in scheme.blocks if scheme.blocks else len(blocks) >= least
-    if not fits:
-        known = " or ".join(map(str, scheme.blocks)) or f"at least {least}"
-        needs = f"{known} blocks"
+    if len(blocks) not in scheme.blocks:
+        needs = f"{' or '.join(map(str, scheme.blocks))} blocks"
         raise _mismatch(chosen, needs, f"{len(blocks)}")
     pick = first_pointwise if scheme.which == "first 1x1" else attention_and_first_linear
     found = {
@@ -212,6 +267,7 @@ def _mismatch(chosen: Published, needs: str, found: str) -> UserError:
             f"preset '{chosen.name}' is for {chosen.family} and needs {needs}; "
             f"the model has {found}",
             at=chosen.source,
-            fix="use pockengine or last:N, or let `pockc search` find a scheme",
+            fix="use pockengine, which carries such a scheme over to other models, or last:N, "
+            "or let `pockc search` find one",
         )
     )

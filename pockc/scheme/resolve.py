@@ -14,7 +14,7 @@ from pockc.scheme.channels import channel_axis, choose
 from pockc.scheme.config import Config, Rule
 from pockc.scheme.facts import ModuleFacts, Parameters, ParamFacts
 from pockc.scheme.presets import preset
-from pockc.scheme.published import published, published_rules
+from pockc.scheme.published import carried_over, published, published_rules
 from pockc.scheme.scheme import Scheme, Trained
 
 SHOWN = 12
@@ -50,7 +50,7 @@ def resolve(
     names = _names(parameters, aliases or {})
     start = config.preset or ("full" if config.update is None else None)
     choices = _Choices(parameters, values, modules)
-    trained = {} if start is None else _of_preset(start, parameters, modules, choices)
+    trained, origin = _of_preset(start, parameters, modules, choices)
     deciding: dict[str, int] = {}
     rules = config.update or ()
     problems: list[Problem] = []
@@ -71,21 +71,32 @@ def resolve(
         what = "the rules train nothing: every parameter of the model is frozen"
         fix = "add a rule with train: bias, weight or all"
         raise UserError(Problem("nothing-trained", what, at=config.place("update"), fix=fix))
-    return Scheme({p: trained[p] for p in parameters if p in trained})
+    return Scheme({p: trained[p] for p in parameters if p in trained}, origin)
 
 
 def _of_preset(
-    name: str, parameters: Parameters, modules: Sequence[ModuleFacts], choices: _Choices
-) -> dict[str, Trained]:
-    because = f"preset {name}"
-    chosen = published().get(name)
-    if chosen is None:
-        return {p: Trained(because=because) for p in preset(name, parameters, modules)}
-    rules = published_rules(chosen, parameters, structure_of(parameters, modules))
-    return {
+    name: str | None,
+    parameters: Parameters,
+    modules: Sequence[ModuleFacts],
+    choices: _Choices,
+) -> tuple[dict[str, Trained], str]:
+    """Return what a preset trains, and its origin if a paper has published it."""
+    if name is None:
+        return {}, ""
+    structure = structure_of(parameters, modules)
+    paper = published().get(name)
+    if name == "pockengine":
+        paper = carried_over(parameters, structure)
+    if paper is None:
+        because = f"preset {name}"
+        return {p: Trained(because=because) for p in preset(name, parameters, structure)}, ""
+    rules = published_rules(paper, parameters, structure)
+    because = f"preset {paper.name}"
+    trained = {
         p: Trained(choices.selection(rule, parameters[p]), because=because)
         for p, rule in rules.items()
     }
+    return trained, paper.origin
 
 
 def recomputed_modules(config: Config, modules: Sequence[ModuleFacts]) -> tuple[str, ...]:

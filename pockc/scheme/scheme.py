@@ -33,9 +33,15 @@ class Trained:
 
 @dataclass(frozen=True)
 class Scheme:
-    """What is trained, in the model's order; parameters that are not here are frozen."""
+    """What is trained, in the model's order; parameters that are not here are frozen.
+
+    Attributes:
+        trained: How each of them is trained.
+        origin: Where a published scheme is from, and whether that was checked; else empty.
+    """
 
     trained: Mapping[str, Trained]
+    origin: str = field(default="", compare=False)
 
     @cached_property
     def names(self) -> frozenset[str]:

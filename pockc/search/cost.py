@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from pockc import driver
 from pockc.search.kernel_times import KernelTimes
-
-STEP_ENTRIES = ("train_step", "apply_update")
+from pockc.search.prediction import step_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +33,6 @@ class Cost:
 
 def cost_of(planned: driver.Planned, times: KernelTimes, micro_batches: int = 1) -> Cost:
     """Return the cost of a plan: its memory exactly, its time as `times` expects it."""
-    ms = 0.0
-    for entry in planned.entries:
-        if entry.name in STEP_ENTRIES:
-            runs = micro_batches if entry.name == "train_step" else 1
-            steps = planned.memory.entry(entry.name)
-            if steps is not None:
-                ms += runs * sum(times.step_ms(entry.graph, s) for s in steps.steps)
+    ms = step_time(planned, times, micro_batches).ms
     memory = planned.memory
     return Cost(memory.state.nbytes, memory.arena_bytes, ms, planned.runtime.nbytes)

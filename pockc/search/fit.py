@@ -23,6 +23,7 @@ from pockc.scheme import Config
 from pockc.scheme.blocks import is_below, structure_of
 from pockc.search.cost import Cost, cost_of
 from pockc.search.kernel_times import KernelTimes
+from pockc.units import size
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ def fit(
     options: driver.Options,
     times: KernelTimes,
     memory_bytes: int,
+    progress: Callable[[Config, Cost], None] = lambda *_: None,
 ) -> Fitted:
     """Return the configuration that fits with the fewest micro-batches and repeated blocks.
 
@@ -55,11 +57,12 @@ def fit(
         options: The target.
         times: Times of kernels.
         memory_bytes: The budget of state, arena and runtime.
+        progress: Told what was planned, one by one.
 
     Raises:
         UserError: [budget] Not even rows one by one fit.
     """
-    fitting = _Fitting(options, times, memory_bytes)
+    fitting = _Fitting(options, times, memory_bytes, progress)
     captured = capture(config)
     for parts in _parts(captured.rows, config.accumulate):
         chosen = config.model_copy(update={"accumulate": parts})
@@ -70,7 +73,7 @@ def fit(
             return Fitted(*found, fitting.tried)
     least, cost = min(fitting.tried, key=lambda t: t[1].memory_bytes)
     what = (
-        f"nothing fits {memory_bytes} bytes: the least is {cost.memory_bytes} bytes, "
+        f"nothing fits {size(memory_bytes)}: the least is {size(cost.memory_bytes)}, "
         f"with {description(least)}"
     )
     fix = "train less (`pockc search`), or allow that much"
@@ -90,6 +93,7 @@ class _Fitting:
     options: driver.Options
     times: KernelTimes
     memory_bytes: int
+    progress: Callable[[Config, Cost], None]
     tried: list[tuple[Config, Cost]] = field(default_factory=list)
 
     def with_fewest_repeats(
@@ -99,12 +103,13 @@ class _Fitting:
         planned, cost = self._plan(captured, config)
         if self._fits(cost):
             return config, cost
-        chosen: tuple[str, ...] = config.recompute
         cheapest = self._cheapest_first(captured, config, planned)
         for block in cheapest:
-            chosen = (*chosen, block)
-            config = config.model_copy(update={"recompute": chosen})
-            _, cost = self._plan(captured, config)
+            more = config.model_copy(update={"recompute": (*config.recompute, block)})
+            _, found = self._plan(captured, more)
+            if found.memory_bytes > cost.memory_bytes:
+                continue  # what goes into the block takes more than what it kept
+            config, cost = more, found
             if self._fits(cost):
                 return self._without_idle(captured, config, cost, cheapest)
         return None
@@ -126,6 +131,7 @@ class _Fitting:
         planned = driver.plan_captured(captured, config, self.options)
         cost = cost_of(planned, self.times, captured.micro_batches)
         self.tried.append((config, cost))
+        self.progress(config, cost)
         return planned, cost
 
     def _fits(self, cost: Cost) -> bool:

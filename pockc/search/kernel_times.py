@@ -1,182 +1,133 @@
-"""How long kernels take: measured where they were, by arithmetic and bandwidth otherwise.
+"""How long kernels take on one machine: as measured there, or by a model of what was.
 
 A kernel's symbol is the hash of all that its code depends on, so a time measured in one
-artifact holds in every other one for the same machine and number of threads. What was never
-measured is estimated by a roofline (Williams et al., CACM 2009), which is scaled by how far
-measured kernels of the same family, or else all of them, are from theirs.
+artifact holds in every other one for the same machine and number of threads, made by the same
+generator. What was never measured is left to `kernel_model`.
 """
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
-from typing import TYPE_CHECKING
 
 from pockc.backends.tvm import cache
 from pockc.backends.tvm.targets import Target
-from pockc.errors import Problem, UserError
+from pockc.errors import UserError
 from pockc.ir import Graph
 from pockc.plan import COPY_KERNEL, Step
-from pockc.plan.names import kernel_family
-from pockc.runtime.files import replaced_file
-from pockc.runtime.timing import step_times
-from pockc.scheme.report import multiply_adds
-
-if TYPE_CHECKING:
-    from pockc.driver import Planned
-    from pockc.runtime import Artifact
-
-FILE = "kernel_times.json"
-CLOCK_HZ = 2.0e9
-"""Of a core, where nobody has measured; a device's profile replaces it."""
-BYTES_PER_SECOND = 6.0e9
-"""Of memory, all cores together, likewise."""
-CALL_MS = 0.002
-"""What the least kernel takes."""
-EFFICIENCY = 0.5
-"""Share of the peak of multiply-adds that kernels reach."""
+from pockc.profile.work import Work, work_of
+from pockc.search.kernel_model import Basis, KernelModel
+from pockc.search.machines import Peaks, host_peaks, last_cache_bytes, theoretical_peaks
+from pockc.search.times_file import (
+    Measured,
+    add_times,
+    default_file,
+    kernel_key,
+    read_given,
+    read_times,
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Timed:
-    """A measured kernel: its time, and the roofline's for the same work."""
+class Expected:
+    """The time of a kernel call, and what it rests on."""
 
     ms: float
-    roofline_ms: float
+    basis: Basis
 
 
 class KernelTimes:
-    """Times by kernel symbol for one machine."""
+    """Times of kernels for one machine."""
 
-    def __init__(
-        self, target: Target, threads: int, measured: Mapping[str, Timed] | None = None
-    ) -> None:
+    def __init__(self, target: Target, threads: int, measured: Measured | None = None) -> None:
         """Begin with what was measured.
 
         Args:
             target: The machine.
             threads: Threads that run kernels.
-            measured: By symbol.
+            measured: What is known of it.
         """
         self.target, self.threads = target, threads
-        self.measured = dict(measured or {})
-        self._scales: dict[str, float] | None = None
+        self.measured = measured or Measured()
+        self._model: KernelModel | None = None
+        self._expected: dict[str, Expected] = {}
+
+    def expected(self, graph: Graph, step: Step) -> Expected:
+        """Return the time of one kernel call in a graph's plan."""
+        known = self._expected.get(step.kernel)
+        if known is None:
+            work = work_of(graph, step.kernel, step.node)
+            timed = self.measured.kernels.get(kernel_key(step.kernel, work))
+            known = (
+                self._modelled(work) if timed is None else Expected(timed.ms, Basis.MEASURED)
+            )
+            if step.kernel != COPY_KERNEL:  # of which one serves all sizes
+                self._expected[step.kernel] = known
+        return known
 
     def step_ms(self, graph: Graph, step: Step) -> float:
         """Return the time of one kernel call in a graph's plan."""
-        if step.kernel == COPY_KERNEL:
-            nbytes = sum(a.nbytes for a in step.args)
-            return CALL_MS + nbytes / BYTES_PER_SECOND * 1e3 * self._scale("copy")
-        known = self.measured.get(step.kernel)
-        if known is not None:
-            return known.ms
-        return self.roofline_ms(graph, step) * self._scale(kernel_family(step.kernel))
+        return self.expected(graph, step).ms
 
-    def roofline_ms(self, graph: Graph, step: Step) -> float:
-        """Return the time that arithmetic or memory alone would take, whichever is longer."""
-        node = graph.node(step.node)
-        flops = 0 if node is None else 2 * multiply_adds(graph, node)
-        nbytes = sum(a.nbytes for a in step.args)
-        peak = 4 * self.target.vector_floats * CLOCK_HZ * self.threads * EFFICIENCY
-        return CALL_MS + 1e3 * max(flops / peak, nbytes / BYTES_PER_SECOND)
-
-    def _scale(self, name: str) -> float:
-        """Return how much slower than their roofline measured kernels of a family are."""
-        if self._scales is None:
-            ratios: dict[str, list[float]] = defaultdict(list)
-            for symbol, timed in self.measured.items():
-                if timed.roofline_ms > 0:
-                    ratios[kernel_family(symbol)].append(timed.ms / timed.roofline_ms)
-                    ratios[""].append(timed.ms / timed.roofline_ms)
-            self._scales = {k: median(v) for k, v in ratios.items()}
-        return self._scales.get(name, self._scales.get("", 1.0))
-
-    def add(self, measured: Mapping[str, Timed]) -> None:
+    def add(self, measured: Measured) -> None:
         """Take further measurements; of a kernel measured before the shorter time stays."""
-        for symbol, timed in measured.items():
-            old = self.measured.get(symbol)
-            if old is None or timed.ms < old.ms:
-                self.measured[symbol] = timed
-        self._scales = None
+        self.measured.add(measured)
+        self._model = None
+        self._expected.clear()
 
     @property
     def key(self) -> str:
-        """What times depend on besides the kernel."""
-        return f"{self.target.key}; {self.threads} threads"
+        """What times depend on besides the kernel: machine, threads, generator of kernels."""
+        return f"{self.target.key}; {self.threads} threads; {cache.version()[:12]}"
 
     @classmethod
-    def read(cls, target: Target, threads: int, path: Path | None = None) -> KernelTimes:
-        """Return the times that a file has for a machine; no file is no times.
+    def read(cls, target: Target, threads: int, paths: Sequence[Path] = ()) -> KernelTimes:
+        """Return what is known of a machine.
+
+        Args:
+            target: The machine.
+            threads: Threads that run kernels.
+            paths: Files of times and profiles; none for what this machine has measured before.
 
         Raises:
-            UserError: [kernel-times] The file is damaged.
+            UserError: [kernel-times] A file is missing, damaged or of another machine.
         """
         found = cls(target, threads)
-        rows = _rows(path or default_file()).get(found.key, {})
-        found.measured = {k: Timed(*v) for k, v in rows.items()}
+        if not paths:
+            found.measured = read_times(default_file(), found.key)
+        for path in paths:
+            found.measured.add(read_given(path, found.key, target.name, threads))
         return found
 
     def write(self, path: Path | None = None) -> None:
-        """Put the times into a file, beside those of other machines."""
-        path = path or default_file()
-        everything = _rows(path)
-        everything[self.key] = {
-            k: (round(t.ms, 6), round(t.roofline_ms, 6))
-            for k, t in sorted(self.measured.items())
-        }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replaced_file(path, keep_previous=False) as file:
-            file.write(json.dumps(everything, indent=1).encode())
+        """Add the times to a file, beside those of other machines.
 
+        Args:
+            path: The file; None for the default one, where failing to write is no error: it
+                only saves measuring again.
 
-def _rows(path: Path) -> dict[str, dict[str, tuple[float, float]]]:
-    if not path.exists():
-        return {}
-    try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
-        return {
-            k: {s: (float(t[0]), float(t[1])) for s, t in v.items()} for k, v in loaded.items()
-        }
-    except (OSError, ValueError, AttributeError, TypeError, IndexError) as error:
-        what = f"{path} does not hold kernel times: {error}"
-        fix = "delete it, and measure again"
-        raise UserError(Problem("kernel-times", what, fix=fix)) from error
+        Raises:
+            UserError: [kernel-times] The file is damaged; [write-failed].
+        """
+        if path is not None:
+            add_times(path, self.key, self.measured)
+            return
+        with contextlib.suppress(UserError):
+            add_times(default_file(), self.key, self.measured)
 
+    def _modelled(self, work: Work) -> Expected:
+        if self._model is None:
+            cache_bytes = last_cache_bytes(self.target)
+            measured = self.measured.kernels.values()
+            self._model = KernelModel(self._peaks(), cache_bytes, measured)
+        return Expected(self._model.ms(work), self._model.basis(work.kind))
 
-def default_file() -> Path:
-    """Return where times are kept: beside the kernels."""
-    return cache.folder() / FILE
-
-
-def measure(
-    artifact: Artifact,
-    planned: Planned,
-    batch: Sequence[object],
-    steps: int,
-    times: KernelTimes,
-) -> None:
-    """Run some training steps, and add the time of each kernel: the median of its calls.
-
-    Args:
-        artifact: The artifact; its weights are changed by the steps.
-        planned: What it was built from.
-        batch: The model's inputs, then the target.
-        steps: How many steps.
-        times: Where the times go.
-    """
-    taken = step_times(artifact, batch, steps)
-    found: dict[str, list[float]] = defaultdict(list)
-    roofline: dict[str, float] = {}
-    for entry in planned.entries:
-        layout = planned.memory.entry(entry.name)
-        if entry.name not in taken or layout is None:
-            continue
-        for step, ms in zip(layout.steps, taken[entry.name], strict=True):
-            if step.kernel != COPY_KERNEL:
-                found[step.kernel].append(ms)
-                roofline[step.kernel] = times.roofline_ms(entry.graph, step)
-    times.add({k: Timed(median(v), roofline[k]) for k, v in found.items()})
+    def _peaks(self) -> Peaks:
+        """Return what the machine reaches: as a profile or this machine says, else theory."""
+        if self.measured.peaks is None and self.target.name == "host":
+            self.measured.peaks = host_peaks(self.threads)
+            with contextlib.suppress(UserError):
+                add_times(default_file(), self.key, Measured(peaks=self.measured.peaks))
+        return self.measured.peaks or theoretical_peaks(self.target, self.threads)

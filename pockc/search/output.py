@@ -9,6 +9,9 @@ import yaml
 
 from pockc.scheme import Config
 
+FOUND = "found by pockc search"
+"""Begins the first comment of what a search writes."""
+
 
 def config_text(config: Config, comments: Sequence[str] = ()) -> str:
     """Return a configuration as `pockc compile --sparse-update` reads it, one rule a line."""

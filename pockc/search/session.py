@@ -20,9 +20,12 @@ from pockc.search.contribution import Contributions
 from pockc.search.cost import Cost
 from pockc.search.estimate import Estimator
 from pockc.search.evolve import Budget, Found, Search, Settings, far_from
-from pockc.search.kernel_times import KernelTimes, measure
+from pockc.search.kernel_times import KernelTimes
+from pockc.search.measuring import measure
+from pockc.search.prediction import step_time
 from pockc.search.proxy import Scores, proxy_scores
 from pockc.search.space import Choice, Genes, Space, make_space
+from pockc.units import milliseconds, size
 
 MOST_MISSED = 8
 """Schemes of a round that turn out to be over the budget before estimates are raised."""
@@ -41,6 +44,8 @@ class Session:
         space: The schemes.
         times: Times of kernels.
         estimator: Knows what schemes cost.
+        measuring: Whether the best schemes are run here before a budget of time is held to be
+            kept.
     """
 
     captured: Captured
@@ -48,8 +53,10 @@ class Session:
     options: driver.Options
     space: Space
     times: KernelTimes
+    measuring: bool = False
     estimator: Estimator = field(init=False)
     _margin: float = field(init=False, default=1.0)
+    _time_margin: float = field(init=False, default=1.0)
 
     def __post_init__(self) -> None:
         """Begin with no cost known."""
@@ -70,7 +77,7 @@ class Session:
         options: driver.Options,
         *,
         head_lr_scale: float = 1.0,
-        times_file: Path | None = None,
+        times_files: Sequence[Path] = (),
     ) -> Session:
         """Return the session of a captured model.
 
@@ -80,7 +87,7 @@ class Session:
         target = targets.get(options.target)
         threads = options.threads or target.cores
         space = make_space(captured.parameters, captured.modules, head_lr_scale=head_lr_scale)
-        times = KernelTimes.read(target, threads, times_file)
+        times = KernelTimes.read(target, threads, times_files)
         return cls(captured, base, options, space, times)
 
     def scores(self, data: Mapping[str, np.ndarray], kind: str) -> Scores:
@@ -94,20 +101,14 @@ class Session:
             with runtime.load(path, self.options.threads) as artifact:
                 return proxy_scores(artifact, self.captured, data, kind=kind)
 
-    def measure(
-        self,
-        genes: Genes,
-        batch: Callable[[runtime.Artifact], Sequence[object]],
-        steps: int = 10,
-    ) -> None:
-        """Compile a scheme, and add the times of its kernels."""
+    def measure(self, genes: Genes) -> None:
+        """Compile a scheme, run it on this machine, and add the times of its kernels.
+
+        Raises:
+            UserError: [measure] The target is another machine.
+        """
         config = self.space.config(self.base, genes)
-        planned = driver.plan_captured(self.captured, config, self.options)
-        with TemporaryDirectory(prefix="pockc-") as folder:
-            path = Path(folder) / "measured.pock"
-            driver.build_captured(self.captured, config, path, self.options)
-            with runtime.load(path, self.options.threads) as artifact:
-                measure(artifact, planned, batch(artifact), steps, self.times)
+        self.times.add(measure(self.captured, config, self.options))
 
     def check(self, budget: Budget) -> None:
         """Refuse a budget that the head alone does not fit.
@@ -132,7 +133,7 @@ class Session:
             UserError: [budget] Not even the head alone fits.
         """
         self.check(budget)
-        self._margin = 1.0
+        self._margin = self._time_margin = 1.0
         self._learn_costs(progress)
         search = Search(self.space, gains, self._cost, budget)
         least = search.look((0,) * len(self.space.units))
@@ -171,47 +172,67 @@ class Session:
         """Plan some schemes that have every choice of every block in them.
 
         With each of them the estimator learns a piece of each block: the same choice in all
-        blocks, and for each block all biases from it on, before which nothing is trained.
+        blocks; for each block all biases from it on, before which nothing is trained; and every
+        block but the first as a frozen one between trained ones.
         """
         units = self.space.units
         count = max(len(u.menu) for u in units)
         same = [tuple(g if g < len(u.menu) else 0 for u in units) for g in range(count)]
         last = [(0,) * at + same[1][at:] for at in range(1, len(units))]
-        schemes = list(dict.fromkeys([*same, *last]))
+        between = [
+            tuple(g if at in (0, odd) or at % 2 == odd else 0 for at, g in enumerate(same[1]))
+            for odd in (0, 1)
+        ]
+        schemes = list(dict.fromkeys([*same, *last, *between]))
         for done, genes in enumerate(schemes):
             progress("plans", done, len(schemes))
             self.estimator.exact(genes)
         progress("plans", len(schemes), len(schemes))
 
     def _cost(self, genes: Genes) -> Cost:
-        cost = self.estimator.composed(genes, near=True)
+        cost = self.estimator.estimate(genes)
         if cost is None or self.estimator.is_exact(genes):
             return self.estimator.exact(genes)
-        return replace(cost, arena_bytes=int(cost.arena_bytes * self._margin))
+        arena_bytes = int(cost.arena_bytes * self._margin)
+        return replace(cost, arena_bytes=arena_bytes, step_ms=cost.step_ms * self._time_margin)
 
     def _by_hand(self, search: Search) -> list[Found]:
-        """Return what one would try without a search: all biases, the last blocks that fit."""
+        """Return what one would try without a search, as far as it fits.
+
+        That is all biases, and the last 1, 2, 4, ... blocks up to as many as fit: more is not
+        always better, and of deep models all numbers would take long to fine-tune.
+        """
         units = self.space.units
-        all_biases = Choice(bias=True)
+        count, all_biases = len(units), Choice(bias=True)
         bias = tuple(u.menu.index(all_biases) if u.biases else 0 for u in units)
         whole = tuple(u.menu.index(Choice(bool(u.biases), u.weights)) for u in units)
-        count = len(units)
-        last = [(0,) * at + whole[at:] for at in range(count)]
+        last = [(0,) * (count - n) + whole[count - n :] for n in range(1, count + 1)]
         fitting = [f for f in map(search.look, last) if search.budget.allows(f.cost)]
-        found = [search.look(bias), *fitting[:1]]
-        return [f for f in found if search.budget.allows(f.cost)]
+        some = [f for n, f in enumerate(fitting, 1) if n == len(fitting) or n & (n - 1) == 0]
+        return [f for f in (search.look(bias), *some) if search.budget.allows(f.cost)]
 
     def _confirmed(self, search: Search, schemes: Sequence[Found]) -> list[Found]:
         """Return those schemes that the compiler's own plan finds within the budget."""
         planned = []
         for scheme in schemes:
-            estimate = self.estimator.composed(scheme.genes, near=True)
+            estimate = self.estimator.estimate(scheme.genes)
             cost = self.estimator.exact(scheme.genes)
             if estimate is not None:
                 # Blocks leave holes in the arena that no sum of pieces shows.
                 self._margin = max(self._margin, cost.arena_bytes / estimate.arena_bytes)
+            if self.measuring and search.budget.step_ms and search.budget.allows(cost):
+                cost = self._measured(scheme.genes, cost)
             planned.append(search.correct(scheme.genes, cost))
         return [f for f in planned if search.budget.allows(f.cost)]
+
+    def _measured(self, genes: Genes, cost: Cost) -> Cost:
+        """Return a cost with the time that a scheme takes here, and learn how estimates err."""
+        self.measure(genes)
+        config = self.space.config(self.base, genes)
+        planned = driver.plan_captured(self.captured, config, self.options)
+        step_ms = step_time(planned, self.times, self.captured.micro_batches).ms
+        self._time_margin = max(self._time_margin, step_ms / cost.step_ms)
+        return replace(cost, step_ms=step_ms)
 
 
 _SGD: Mapping[str, object] = {"optimizer": Optimizer(name="sgd", lr=1.0, weight_decay=0.0)}
@@ -226,8 +247,8 @@ class Outcome:
         finalists: The best schemes, unlike each other, with the costs that their own plans
             have, the best one by contribution first.
         greedy: What the greedy knapsack found, with its estimated cost.
-        by_hand: What one would try without a search, as far as it fits: all biases, the last
-            blocks.
+        by_hand: What one would try without a search, as far as it fits: all biases, numbers
+            of last blocks.
         front: What nothing else beats in memory and contribution.
         seen: How many schemes were looked at.
     """
@@ -247,9 +268,10 @@ class Outcome:
 def _too_small(budget: Budget, least: Cost) -> Problem:
     wanted = []
     if budget.memory_bytes is not None:
-        wanted.append(f"{budget.memory_bytes} bytes (it takes {least.memory_bytes})")
+        wanted.append(f"{size(budget.memory_bytes)} (it takes {size(least.memory_bytes)})")
     if budget.step_ms is not None:
-        wanted.append(f"{budget.step_ms:g} ms (it takes about {least.step_ms:.3g})")
+        taken = milliseconds(least.step_ms)
+        wanted.append(f"{milliseconds(budget.step_ms)} (it takes about {taken})")
     what = f"training the head alone does not fit {' and '.join(wanted)}"
     fix = "allow more, or use a smaller batch (--batch, or accumulate in the configuration)"
     return Problem("budget", what, fix=fix)

@@ -38,9 +38,14 @@ class Store:
         fix = "give another --contributions file, or delete this one"
         try:
             loaded = json.loads(path.read_text(encoding="utf-8"))
-            found, results = loaded["settings"], dict(loaded["results"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            what = f"{path} does not hold contributions: {error!r}"
+            found = dict(loaded["settings"])
+            results = {
+                candidate: {name: float(value) for name, value in result.items()}
+                for candidate, result in loaded["results"].items()
+            }
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            why = f"it has no {error}" if isinstance(error, KeyError) else error
+            what = f"{path} does not hold contributions: {why}"
             raise UserError(Problem("contributions", what, fix=fix)) from error
         differing = sorted(k for k in {*found, *settings} if found.get(k) != settings.get(k))
         if differing:

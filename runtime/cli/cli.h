@@ -21,8 +21,8 @@ typedef struct option {
     uint64_t least;
 } option;
 
-/* Read the arguments behind the verb: one artifact, and options. On a mistake the reason is
- * printed and false returned. */
+/* Read the arguments behind the verb: one artifact (none if `artifact` is NULL), and options. On a
+ * mistake the reason is printed and false returned. */
 bool read_options(int argc, char **argv, const option *options, size_t count,
                   const char **artifact);
 
@@ -81,6 +81,7 @@ int run_predict(int argc, char **argv);
 int run_info(int argc, char **argv);
 int run_bench(int argc, char **argv);
 int run_export(int argc, char **argv);
+int run_peak(int argc, char **argv);
 
 /* Nanoseconds at the beginning of main. */
 extern uint64_t process_begin_ns;

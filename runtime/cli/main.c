@@ -82,6 +82,13 @@ static const verb VERBS[] = {
      "\n"
      "Example:\n"
      "  pock-run export model.pock --checkpoint run --to tuned.safetensors\n"},
+    {"peak", run_peak,
+     "pock-run peak [--threads N] [--json]\n"
+     "\n"
+     "What this machine reaches at most: multiply-adds out of registers, and memory.\n"
+     "\n"
+     "Example:\n"
+     "  pock-run peak --threads 4\n"},
 };
 enum { VERB_COUNT = sizeof VERBS / sizeof VERBS[0] };
 
@@ -122,7 +129,7 @@ int main(int argc, char **argv)
         return fflush(stdout) == 0 || status != 0 ? status : EXIT_ERROR;
     }
     (void)fprintf(stderr, "[usage] there is no verb '%s'\n    fix  choose from: train, eval, predict, "
-                          "info, bench, export\n",
+                          "info, bench, export, peak\n",
                   argv[1]);
     return EXIT_USAGE;
 }

@@ -91,14 +91,15 @@ static bool unknown(const option *options, size_t count, const char *given)
 bool read_options(int argc, char **argv, const option *options, size_t count,
                   const char **artifact)
 {
-    *artifact = NULL;
+    const char *found = NULL;
     for (int i = 0; i < argc; i++) {
         const char *given = argv[i];
         if (given[0] != '-') {
-            if (*artifact != NULL) {
-                return wrong("a second artifact", given, "one");
+            if (found != NULL || artifact == NULL) {
+                return wrong(artifact == NULL ? "an artifact" : "a second artifact", given,
+                             artifact == NULL ? "options only" : "one");
             }
-            *artifact = given;
+            found = given;
             continue;
         }
         const char *equals = strchr(given, '=');
@@ -119,7 +120,11 @@ bool read_options(int argc, char **argv, const option *options, size_t count,
             return false;
         }
     }
-    if (*artifact == NULL) {
+    if (artifact == NULL) {
+        return true;
+    }
+    *artifact = found;
+    if (found == NULL) {
         (void)fprintf(stderr, "[usage] no artifact was given\n    fix  give the folder that "
                               "`pockc compile` wrote, as model.pock\n");
         return false;

@@ -9,8 +9,14 @@
  * first watches the ticket. It sleeps when nothing came, so that an open artifact that is not
  * running costs nothing.
  */
+#if defined(__linux__) && !defined(_GNU_SOURCE)
+#define _GNU_SOURCE
+#endif
 #include "pool.h"
 
+#if defined(__linux__)
+#include <sched.h>
+#endif
 #include <stddef.h>
 #include <time.h>
 
@@ -110,6 +116,33 @@ static void run_shares(pk_pool *pool, uint32_t thread)
     }
 }
 
+static int this_processor(void)
+{
+#if defined(__linux__)
+    return sched_getcpu();
+#else
+    return -1;
+#endif
+}
+
+void pk_leave_processor(int processor)
+{
+#if defined(__linux__)
+    cpu_set_t allowed;
+    if (processor < 0 || processor != this_processor() ||
+        sched_getaffinity(0, sizeof(allowed), &allowed) != 0 || CPU_COUNT(&allowed) < 2) {
+        return;
+    }
+    cpu_set_t others = allowed;
+    CPU_CLR((size_t)processor, &others);
+    if (sched_setaffinity(0, sizeof(others), &others) == 0) {
+        (void)sched_setaffinity(0, sizeof(allowed), &allowed);
+    }
+#else
+    (void)processor;
+#endif
+}
+
 static uint32_t await_job(pk_pool *pool, uint32_t seen)
 {
     for (int i = 0; i < SPINS; i++) {
@@ -131,6 +164,9 @@ static uint32_t await_job(pk_pool *pool, uint32_t seen)
     }
     atomic_fetch_sub(&pool->sleepers, 1u);
     pthread_mutex_unlock(&pool->lock);
+    /* Woken where the caller runs, it gets its turn when the system thinks fit, which may be after
+     * the step: the caller does not wait. */
+    pk_leave_processor(atomic_load_explicit(&pool->caller, memory_order_relaxed));
     return now;
 }
 
@@ -153,6 +189,7 @@ static void publish(pk_pool *pool, uint32_t shares)
     const uint64_t number = (uint64_t)number_of(atomic_load(&pool->ticket)) + 1u;
     atomic_store(&pool->ticket, (number << 32) | shares);
     if (atomic_load(&pool->sleepers) != 0u) {
+        atomic_store_explicit(&pool->caller, this_processor(), memory_order_relaxed);
         pthread_mutex_lock(&pool->lock);
         pthread_cond_broadcast(&pool->wake);
         pthread_mutex_unlock(&pool->lock);
@@ -211,6 +248,7 @@ static void init(pk_pool *pool, pk_worker *workers, uint32_t threads)
     atomic_init(&pool->failure, 0);
     atomic_init(&pool->ticket, 0u);
     atomic_init(&pool->sleepers, 0u);
+    atomic_init(&pool->caller, -1);
     atomic_init(&pool->stop, false);
     atomic_init(&pool->running, 0u);
     atomic_init(&pool->waiting, false);

@@ -37,6 +37,7 @@ struct pk_pool {
     /* Number of the job in the upper half; below, one bit for each share not yet claimed. */
     _Alignas(64) _Atomic(uint64_t) ticket;
     atomic_uint sleepers;
+    atomic_int caller; /* the processor where it was when it last woke somebody, -1 unknown */
     atomic_bool stop;
     /* Shares that are not finished. Apart from the ticket, which others are watching. */
     _Alignas(64) atomic_uint running;
@@ -54,6 +55,9 @@ void pk_pool_stop(pk_pool *pool);
  * belongs to thread t, unless another thread has nothing to do before t has begun.
  * Returns 0 or what one of the failing tasks returned. */
 int pk_pool_run(pk_pool *pool, pk_task task, void *job, int tasks);
+
+/* If the calling thread runs there, move it to any other processor that it may use. */
+void pk_leave_processor(int processor);
 
 uint64_t pk_now_ns(void); /* CLOCK_MONOTONIC */
 

@@ -215,6 +215,51 @@ def profile_(  # noqa: PLR0917  one parameter per option
         say(f"wrote {json_file}")
 
 
+@app.command()
+def times(
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--net", metavar="NAME", help="Only this net; any number."),
+    ] = None,
+    stage: Annotated[
+        str, typer.Option(help="build, measure or show; each needs those before it.")
+    ] = "all",
+    rates: Annotated[
+        bool, typer.Option("--rates", help="Fit pockc.search.rates to other nets instead.")
+    ] = False,
+    threads: ThreadsOption = 2,
+) -> None:
+    """Compare predicted step times with measured ones, over schemes of some nets.
+
+    Example: python -m tests.bench times --stage build; quiet-run python -m tests.bench times
+    """
+    from tests.bench import step_times
+
+    known = step_times.RATE_NETS if rates else step_times.NETS
+    nets = [step_times.Net(n, threads) for n in step_times.chosen(only, known)]
+    schemes = [s for net in nets for s in net.schemes]
+    with progress_bar() as bar:
+        for done, (net, scheme) in enumerate((n, s) for n in nets for s in n.schemes):
+            bar.update("built", done, len(schemes), str(scheme.folder.name))
+            net.build(scheme)
+        if stage in ("all", "measure"):
+            turns = len(schemes) * step_times.ROUNDS
+            for done, scheme in enumerate(step_times.measure(schemes, threads)):
+                bar.update("measured", done + 1, turns, scheme.folder.name)
+    if stage in ("all", "show") and rates:
+        for kind, found in step_times.usual_rates(nets).items():
+            say(f'    "{kind}": {found},')
+    elif stage in ("all", "show"):
+        from tests.bench.machine import description
+
+        grid = step_times.grid(nets)
+        _show(_table_of(grid))
+        path = RESULTS / "step-times.md"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(report.markdown(grid), encoding="utf-8")
+        say(f"{description()}, {threads} threads; wrote {path}")
+
+
 def _cases(sets: Sequence[str], only: Sequence[str] | None) -> list[Case]:
     for name in sets:
         if name not in SETS:

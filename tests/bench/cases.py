@@ -68,6 +68,11 @@ INVERTED: dict[str, Inverted] = {
         (1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 32, 3, 2, 3), (6, 64, 4, 2, 3),
         (6, 96, 3, 1, 3), (6, 160, 3, 2, 3), (6, 320, 1, 1, 3),
     )),
+    # EfficientNet-Lite0 (Tan and Le, 2019; without squeeze and excitation).
+    "efficientnet_lite0": Inverted(32, 1280, (
+        (1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3),
+        (6, 112, 3, 1, 5), (6, 192, 4, 2, 5), (6, 320, 1, 1, 3),
+    )),
     "tiny": Inverted(16, 0, (
         (1, 8, 1, 1, 3), (4, 16, 2, 2, 7), (4, 24, 3, 2, 5), (4, 40, 3, 2, 5),
         (4, 48, 3, 1, 3), (4, 96, 3, 2, 5), (4, 160, 1, 1, 3),
@@ -81,6 +86,7 @@ _BERT = {
     "sequence": 128, "layers": 12, "hidden": 768, "heads": 12, "inner": 3072,
     "vocabulary": 30522, "classes": 2,
 }  # fmt: skip
+_MINILM = {**_BERT, "sequence": 64, "layers": 6, "hidden": 384, "inner": 1536, "classes": 8}
 _LLAMA = {
     "sequence": 128, "layers": 8, "hidden": 512, "heads": 8, "inner": 1408, "vocabulary": 8000,
 }  # fmt: skip
@@ -93,6 +99,10 @@ WORKLOADS: dict[str, Workload] = {
     "resnet50": Workload("resnet50", _IMAGE, 4, "ResNet-50"),
     "distilbert": Workload("distilbert", {**_BERT, "layers": 6}, 8, "DistilBERT"),
     "llama": Workload("llama", _LLAMA, 4, "Llama-like decoder"),
+    "minilm": Workload("distilbert", _MINILM, 16, "MiniLM-L6"),
+    "efficientnet": Workload(
+        "efficientnet_lite0", {"resolution": 128, "classes": 10}, 8, "EfficientNet-Lite0"
+    ),
 }
 
 

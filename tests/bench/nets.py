@@ -283,6 +283,7 @@ class Decoder(Net):
 
 NETS: dict[str, Callable[[Workload], Net]] = {
     "mobilenet_v2": MobileNet,
+    "efficientnet_lite0": MobileNet,
     "tiny": MobileNet,
     "resnet18": lambda w: ResNet(w, bottleneck=False),
     "resnet50": lambda w: ResNet(w, bottleneck=True),

@@ -17,7 +17,7 @@ from pockc.ir import DType, Graph, Node, TensorType
 from pockc.ir.texts import graph_texts, parse_outline
 from pockc.ops import OpKind
 from pockc.plan import COPY_KERNEL
-from pockc.profile.join import work_of
+from pockc.profile.work import WEIGHT, inner_nodes, work_of
 from pockc.runtime.artifact import Artifact
 from pockc.runtime.opening import read_graph_text
 from pockc.runtime.timing import step_times
@@ -74,29 +74,25 @@ def profile(artifact: Artifact, batch: Sequence[object], steps: int) -> list[Lin
 
 def _line(graph: Graph, symbol: str, name: str, ms: float) -> Line:
     node = graph.node(name)
-    flops, nbytes = work_of(graph, symbol, name)
+    work = work_of(graph, symbol, name)
     if node is None or symbol == COPY_KERNEL:
         what, family = f"copy {graph.type_of(name)}", "copy"
     else:
         what, family = _what(graph, node)
-    return Line(symbol, name, what, family, 1, ms, flops, nbytes)
+    return Line(symbol, name, what, family, 1, ms, work.flops, work.nbytes)
 
 
 def _what(graph: Graph, node: Node) -> tuple[str, str]:
     """Return ops with the shapes that matter, and the family."""
-    inner = list(_inner(graph, node))
+    inner = list(inner_nodes(graph, node))
     heavy = [(g, n) for g, n in inner if ops.get(n.op).kind is OpKind.CONTRACTION]
     if not heavy:
         kinds = [ops.get(n.op).kind for _, n in inner]
-        family = next((k.value for k in _WEIGHT if k in kinds), kinds[-1].value)
+        family = next((k.value for k in WEIGHT if k in kinds), kinds[-1].value)
         return _spelled(_names(inner), graph, node), family
     products = "; ".join(_spelled(n.op, g, n) + _options(n) for g, n in heavy)
     rest = _names([x for x in inner if x not in heavy])
     return products + (f" + {rest}" if rest else ""), heavy[0][1].op
-
-
-_WEIGHT = (OpKind.POOL, OpKind.INDEX, OpKind.REDUCTION, OpKind.MOVE, OpKind.ELEMENTWISE)
-"""What a kernel without products is called after, if it does several things."""
 
 
 def _spelled(name: str, graph: Graph, node: Node) -> str:
@@ -107,16 +103,6 @@ def _spelled(name: str, graph: Graph, node: Node) -> str:
 def _shape(tensor: TensorType) -> str:
     dtype = "" if tensor.dtype is DType.F32 else f"{tensor.dtype.value}:"
     return dtype + ("x".join(map(str, tensor.shape)) or "scalar")
-
-
-def _inner(graph: Graph, node: Node) -> Iterator[tuple[Graph, Node]]:
-    """Yield a node, or those of a fused body, each with the graph that has its operands."""
-    if node.op == "fused":
-        body: Graph = node.attrs["body"]
-        for n in body.nodes:
-            yield from _inner(body, n)
-    else:
-        yield graph, node
 
 
 def _names(nodes: Sequence[tuple[Graph, Node]]) -> str:

@@ -43,6 +43,8 @@ SMALL = {
     "resnet50": IMAGES,
     "distilbert": TOKENS,
     "llama": TOKENS,
+    "minilm": TOKENS,
+    "efficientnet": IMAGES,
 }
 
 

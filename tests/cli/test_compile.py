@@ -14,6 +14,7 @@ from torch import nn
 from pockc.frontend.batch import with_batch
 from pockc.frontend.loading import UserModel
 from pockc.runtime import load, read_manifest
+from tests.cli.small import write_model
 from tests.support import Command
 
 MODEL = """\
@@ -136,3 +137,21 @@ def test_a_target_of_tvm_makes_a_folder_that_a_bare_board_runs(
         for name in programs:
             assert (artifact / name).stat().st_mode & 0o111 == 0o111
             assert int.from_bytes((artifact / name).read_bytes()[18:20], "little") == 183
+
+
+@pytest.mark.slow
+@pytest.mark.needs_torch
+@pytest.mark.needs_tvm
+def test_the_source_of_a_published_scheme_is_shown_and_kept(
+    pockc: Command, tmp_path: Path
+) -> None:
+    artifact = tmp_path / "model.pock"
+    model = write_model(tmp_path) / "model.py"
+    for words in (
+        ("compile", model, "--preset", "pockengine", "--threads", 1, "-o", artifact),
+        ("inspect", artifact),
+    ):
+        status, out, err = pockc(*words)
+        assert status == 0, err
+        assert "preset pockengine: resnet50, carried over to 3 blocks" in " ".join(out.split())
+        assert "(from memory: not checked against its text)" in " ".join(out.split())

@@ -1,4 +1,6 @@
 /* The thread pool under load and after pauses; built with -fsanitize=thread by test_c.py. */
+#define _GNU_SOURCE
+#include <sched.h>
 #include <stdio.h>
 #include <time.h>
 
@@ -53,8 +55,29 @@ static void check(unsigned threads, int rounds)
     pk_pool_stop(&pool);
 }
 
+static void check_leaving(void)
+{
+    cpu_set_t allowed;
+    cpu_set_t after;
+    cpu_set_t here;
+    (void)sched_getaffinity(0, sizeof(allowed), &allowed);
+    if (CPU_COUNT(&allowed) < 2) {
+        return;
+    }
+    const int processor = sched_getcpu();
+    CPU_ZERO(&here);
+    CPU_SET((size_t)processor, &here);
+    (void)sched_setaffinity(0, sizeof(here), &here);
+    (void)sched_setaffinity(0, sizeof(allowed), &allowed);
+    pk_leave_processor(processor);
+    expect(sched_getcpu() != processor, "it stayed where it was to leave", 1);
+    (void)sched_getaffinity(0, sizeof(after), &after);
+    expect(CPU_EQUAL(&allowed, &after), "it may not run where it might before", 1);
+}
+
 int main(void)
 {
+    check_leaving();
     check(1, 100);
     check(2, 2000);
     check(5, 500);

@@ -11,7 +11,8 @@ from tests.scheme.models import Builder, Model, bert, llama, mlp, mobilenet, res
 
 
 def names(name: str, model: Model) -> set[str]:
-    return set(preset(name, model.parameters, model.modules))
+    structure = structure_of(model.parameters, model.modules)
+    return set(preset(name, model.parameters, structure))
 
 
 def blocks(model: Model) -> tuple[str, ...]:
@@ -80,88 +81,6 @@ def test_last_trains_whole_blocks_and_the_head() -> None:
     assert len(names("last:4", bert(4))) == len(bert(4).parameters) - 1
 
 
-def test_pockengine_on_a_bert() -> None:
-    found = names("pockengine", bert(4))
-    at = "encoder.layer.2"
-    matrices = {
-        n for n in found if n.startswith(at) and n.endswith("weight") and "norm" not in n
-    }
-    assert matrices == {
-        f"{at}.attention.self.query.weight",
-        f"{at}.attention.self.key.weight",
-        f"{at}.attention.self.value.weight",
-        f"{at}.attention.output.dense.weight",
-        f"{at}.intermediate.dense.weight",
-    }
-    assert f"{at}.output.norm.bias" in found
-    assert f"{at}.output.norm.weight" not in found
-    assert not [n for n in found if n.startswith("encoder.layer.1")]
-
-
-def test_pockengine_on_a_llama() -> None:
-    found = names("pockengine", llama(7))
-    at = "layers.6"
-    assert {n for n in found if n.startswith(at)} == {
-        f"{at}.attn.{n}.weight" for n in "qkvo"
-    } | {f"{at}.mlp.gate.weight"}
-    assert not [n for n in found if n.startswith(("layers.0", "layers.1", "norm", "embed"))]
-    assert len(found) == 5 * 5 + 1
-
-
-def test_pockengine_on_a_mobilenet() -> None:
-    found = names("pockengine", mobilenet(9))
-    at = "features.5"
-    assert {n for n in found if n.startswith(at)} == {
-        f"{at}.conv.0.0.weight", f"{at}.conv.0.1.bias", f"{at}.conv.1.1.bias",
-        f"{at}.conv.3.bias",
-    }  # fmt: skip
-    assert not [n for n in found if n.startswith(("features.2.", "features.10"))]
-    assert len(found) == 7 * 4 + 2
-
-
-def test_pockengine_on_a_resnet() -> None:
-    found = names("pockengine", resnet())
-    weights = {n for n in found if n.endswith("weight") and n != "fc.weight"}
-    assert weights == {
-        f"layer{s}.{i}.conv1.weight" for s, i in
-        [(2, 1), (2, 2), (3, 0), (3, 1), (3, 2), (4, 0), (4, 1), (4, 2)]
-    }  # fmt: skip
-
-
-def test_a_block_that_begins_with_a_full_filter_trains_that_one() -> None:
-    b = Builder()
-    for i in range(2):
-        b.container(f"layer.{i}", "BasicBlock")
-        b.conv(f"layer.{i}.conv1", 8, 8, 3)
-        b.conv(f"layer.{i}.conv2", 8, 8, 3)
-        b.conv(f"layer.{i}.down", 8, 8, 1)
-    assert names("pockengine", b.model()) == {f"layer.{i}.conv1.weight" for i in range(2)}
-
-
-def test_biases_of_the_attention_alone_do_not_make_a_bert() -> None:
-    b = Builder()
-    for i in range(8):
-        b.container(f"h.{i}", "Block")
-        b.linear(f"h.{i}.attn.qkv", 8, 24)
-        b.linear(f"h.{i}.mlp.up", 8, 32, bias=False)
-        b.linear(f"h.{i}.mlp.down", 32, 8, bias=False)
-    found = names("pockengine", b.model())
-    assert "h.3.attn.qkv.bias" in found
-    assert not [n for n in found if n.startswith("h.2.")]
-
-
-def test_a_fused_projection_as_wide_as_the_feed_forward_part_is_attention() -> None:
-    b = Builder()
-    for i in range(2):
-        b.container(f"h.{i}", "Block")
-        b.linear(f"h.{i}.attn.qkv", 8, 24)
-        b.linear(f"h.{i}.attn.proj", 8, 8)
-        b.linear(f"h.{i}.mlp.fc1", 8, 24)
-        b.linear(f"h.{i}.mlp.fc2", 24, 8)
-    found = {n for n in names("pockengine", b.model()) if n.endswith("weight")}
-    assert found == {f"h.1.{n}.weight" for n in ("attn.qkv", "attn.proj", "mlp.fc1")}
-
-
 @pytest.mark.parametrize(
     ("name", "model", "text"),
     [
@@ -172,9 +91,6 @@ def test_a_fused_projection_as_wide_as_the_feed_forward_part_is_attention() -> N
         ("last:1", mlp(),
          "[preset] preset 'last:1' needs 1 blocks, the model has 0\n"
          "    fix  use head, bias or full"),
-        ("pockengine", mlp(),
-         "[preset] preset 'pockengine' needs repeated blocks, and the model has none\n"
-         "    fix  use head, bias or full, or write rules under `update`"),
     ],
 )  # fmt: skip
 def test_a_preset_that_does_not_fit_says_what_the_model_has(

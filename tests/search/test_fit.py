@@ -10,6 +10,7 @@ import pytest
 from pockc import driver, runtime
 from pockc.errors import UserError
 from pockc.frontend.loading import UserModel
+from pockc.ir import DType
 from pockc.scheme import Config
 from pockc.scheme.blocks import structure_of
 from pockc.search.cost import cost_of
@@ -17,6 +18,9 @@ from pockc.search.fit import description, fit
 from pockc.search.kernel_times import KernelTimes
 from pockc.search.session import Session
 from tests import nets
+from tests.search.sessions import session_of as searched
+from tests.support import close
+from tests.tolerances import tolerance
 
 pytestmark = [pytest.mark.needs_torch, pytest.mark.needs_tvm]
 OPTIONS = driver.Options(threads=1)
@@ -85,10 +89,51 @@ def test_a_budget_is_met_by_repeated_blocks_and_by_no_more_than_needed() -> None
         assert cost_of(planned, session.times).memory_bytes > wanted
 
 
+# Of what the arena takes, what is left: enough for blocks again, for parts, or for both.
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "share", "again", "parts"),
+    [
+        ("mobilenet", 0.75, True, False),
+        ("resnet", 0.75, False, True),
+        ("mobilenet", 0.5, True, True),
+    ],
+)
+def test_a_fitted_step_gives_what_the_whole_one_gives(
+    name: str, share: float, again: bool, parts: bool, tmp_path: Path
+) -> None:
+    # Adam makes a whole step of a gradient that is zero but for rounding.
+    user, session = searched(name, 8, {"optimizer": {"name": "sgd", "lr": 0.05}})
+    plan = driver.plan_captured(session.captured, session.base, OPTIONS)
+    whole = cost_of(plan, session.times)
+    budget = whole.memory_bytes - int((1 - share) * whole.arena_bytes)
+    found = fit(
+        lambda c: driver.capture_model(user, c, OPTIONS),
+        session.base,
+        OPTIONS,
+        session.times,
+        budget,
+    )
+    assert found.cost.memory_bytes <= budget
+    assert (bool(found.config.recompute), found.config.accumulate > 1) == (again, parts)
+    batches = [[t.numpy() for t in b] for b in nets.batches(name, 8, 3)]
+    results = []
+    for config in (session.base, found.config):
+        path = tmp_path / "fitted.pock"
+        driver.build(user, config, path, OPTIONS)
+        with runtime.load(path, 1) as artifact:
+            losses = [artifact.train_step(*b) for b in batches]
+            results.append((np.asarray(losses, np.float32), artifact.state_dict()))
+    allowed = tolerance(DType.F32, "training")
+    close(results[1][0], results[0][0], allowed)
+    for tensor, value in results[0][1].items():
+        close(results[1][1][tensor], value, allowed)
+
+
 def test_a_budget_that_nothing_meets_names_the_least_that_there_is() -> None:
     user, session = session_of("resnet")
     times = KernelTimes(session.times.target, 1)
-    with pytest.raises(UserError, match=r"\[budget\] nothing fits 1000 bytes: the least is"):
+    with pytest.raises(UserError, match=r"\[budget\] nothing fits 1000 B: the least is"):
         fit(
             lambda c: driver.capture_model(user, c, OPTIONS),
             session.base,
