@@ -211,7 +211,10 @@ _SOURCES = frozenset(
 
 
 def _finite(graph: Graph, value: str) -> bool:
-    """Return whether a value is made by sums and products only, back to parameters."""
+    """Return whether a value is made by sums and products only, back to parameters.
+
+    Integers and truth values, whatever they were made of, are finite.
+    """
     seen, waiting = set(), [value]
     while waiting:
         name = waiting.pop()
@@ -219,6 +222,8 @@ def _finite(graph: Graph, value: str) -> bool:
         if name in seen or node is None or node.op in _SOURCES:
             continue
         seen.add(name)
+        if not node.type.dtype.is_float:
+            continue
         if node.op == "full" and math.isfinite(float(node.attrs["value"])):
             continue
         if node.op not in _FINITE:

@@ -9,14 +9,14 @@ import onnx
 import onnxruntime
 import pytest
 
-from pockc import ops
+from pockc import interp, ops
 from pockc.backends.onnx.lowerings import LOWERINGS
 from pockc.backends.onnx.model import draft, finish
 from pockc.backends.onnx.weights import initializers
 from pockc.ir import Batch, DType, Graph, Prediction, f32
 from pockc.ir.builder import GraphBuilder
 from pockc.ops.base import Sample
-from tests.support import close
+from tests.support import close, graph
 from tests.tolerances import tolerance
 
 SAMPLES = {
@@ -155,3 +155,33 @@ def test_the_form_of_a_gradient_depends_on_its_shape(
     # Filters are turned by a product with the reversed unit matrix, which comes first.
     last = [n.op_type for n in drafted.builder.nodes() if n.op_type in computing][-1]
     assert last == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "operators"),
+    [
+        ("mul(%x, %small)", {"Mul"}),  # of a comparison, whatever was compared
+        ("div(%x, %y)", {"Where"}),  # zero times infinity is no zero
+    ],
+)
+def test_what_is_surely_finite_is_masked_by_a_product(value: str, operators: set[str]) -> None:
+    made = graph(f"""
+        %x : f32[3,4] = input batch "x"
+        %y : f32[3,4] = input batch "y"
+        %quotient : f32[3,4] = div(%y, %x)
+        %less : b1[3,4] = lt(%quotient, %y)
+        %small : f32[3,4] = cast(%less) {{dtype=f32}}
+        %given : f32[3,4] = {value}
+        %mask : b1[3,4] = lt(%x, %y)
+        %zero : f32[] = full() {{dtype=f32, shape=(), value=0.0}}
+        %masked : f32[3,4] = where(%mask, %given, %zero)
+        output prediction "0" %masked
+    """)
+    drafted = draft(made, frozenset(), {}, 21)
+    last = list(drafted.builder.nodes())[-1]
+    assert {last.op_type} == operators
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal((3, 4)).astype(np.float32) for _ in range(2)]
+    inputs = dict(zip([i.role for i in made.inputs], arrays, strict=True))
+    (expected,) = interp.run(made, inputs).values()
+    close(run(made, arrays), expected, tolerance(DType.F32, "kernel"))
