@@ -210,7 +210,11 @@ def draw(task: Task, rows: list[dict[str, Any]]) -> None:
         accuracy, spread = [r["accuracy"] for r in some], [r["spread"] for r in some]
         axes.errorbar(memory, accuracy, spread, fmt=mark, capsize=3, label=label)
         if not found:
+            # Names of all numbers of blocks would lie over each other.
+            shown = ("head", "bias", "last:1", "last:2", "last:4", "last:8", "full")
             for r, x in zip(some, memory, strict=True):
+                if r["scheme"] not in shown:
+                    continue
                 axes.annotate(
                     r["scheme"], (x, r["accuracy"]), (4, -10), textcoords="offset points"
                 )
