@@ -197,7 +197,7 @@ def write(task: Task, rows: list[dict[str, Any]]) -> None:
 
 
 def draw(task: Task, rows: list[dict[str, Any]]) -> None:
-    """Draw accuracy over planned memory."""
+    """Draw accuracy over measured memory."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
