@@ -200,6 +200,7 @@ def draw(task: Task, rows: list[dict[str, Any]]) -> None:
     """Draw accuracy over measured memory."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     FigureCanvasAgg(figure)
@@ -219,6 +220,9 @@ def draw(task: Task, rows: list[dict[str, Any]]) -> None:
                     r["scheme"], (x, r["accuracy"]), (4, -10), textcoords="offset points"
                 )
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("private memory of the process that trains (MiB)")
     axes.set_ylabel("accuracy on the test rows")
     axes.set_title(task.title)
