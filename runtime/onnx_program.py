@@ -248,9 +248,7 @@ class OnnxProgram:
             memory[...] = numbers[name]
         bound = self._bound(model)
         if not self._device.is_host:
-            # Binding is what copies to a device.
-            for name, value in model.given:
-                bound.binding.bind_ortvalue_input(name, value)
+            _bind_given(model, bound)  # which is what copies them to a device
         self._run(model.session, bound)
         made = bound.binding.get_outputs() if any(bound.made) else bound.made
         for port, of, value in zip(model.writes, bound.made, made, strict=False):
@@ -277,8 +275,8 @@ class OnnxProgram:
             for old in [k for k in model.bindings if [v for _, v in k] != versions]:
                 del model.bindings[old]
             bound = bind_state(model.session, reads, writes, self._device)
-            for name, value in model.given:
-                bound.binding.bind_ortvalue_input(name, value)
+            if self._device.is_host:
+                _bind_given(model, bound)
             for name, value in model.shown:
                 bound.binding.bind_ortvalue_output(name, value)
             model.bindings[places] = bound
@@ -327,6 +325,11 @@ class OnnxProgram:
 
 
 _SCALARS = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
+
+
+def _bind_given(model: _Model, bound: Bound) -> None:
+    for name, value in model.given:
+        bound.binding.bind_ortvalue_input(name, value)
 
 
 def _mix(x: int) -> int:

@@ -12,9 +12,9 @@ import numpy as np
 from pockc.cli.console import Bar, progress_bar, say
 from pockc.cli.curves import CurveFiles, Recorder
 from pockc.cli.data import read_data
-from pockc.cli.memory import forget_peak, peak_bytes, resident_bytes
 from pockc.cli.places import check_artifact_target, check_file_target
 from pockc.cli.text import figures, milliseconds, size
+from pockc.process import forget_peak, peak_bytes, resident_bytes
 from pockc.runtime import (
     Artifact,
     EpochReport,

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from pockc.errors import UserError
+from pockc.process import peak_bytes, resident_bytes
 from pockc.profile.onnx_events import Run, read_runs
 from pockc.profile.recording import RecordedEntry, Recording
 from pockc.runtime import Artifact, load
@@ -40,7 +41,7 @@ def record(folder: Path, steps: int, threads: int | None = None) -> Recording:
         steps: Timed behind the first one; as many more are recorded.
         threads: That run operators; None is one per processor.
     """
-    before = _status_bytes("VmRSS")
+    before = resident_bytes() or 0
     with load(folder, threads) as artifact:
         program = artifact._open_library()
         if not isinstance(program, OnnxProgram):
@@ -52,7 +53,7 @@ def record(folder: Path, steps: int, threads: int | None = None) -> Recording:
         rng = np.random.default_rng(0)
         batch = [drawn(s, rng) for s in artifact.train_inputs]
         first, *steady = (_step_ms(artifact, batch) for _ in range(steps + 1))
-        peak = _status_bytes("VmHWM")
+        peak = peak_bytes() or 0
         runs = _recorded(artifact, program, batch, steps)
         parts = artifact.manifest.micro_batches
         spans, bounds = _spans(runs, parts, range(max(0, steps - _SHOWN_STEPS), steps))
@@ -137,15 +138,6 @@ def _spans(
                 ]
         bounds.append((ran[0].begin_ns - zero, ran[-1].end_ns - zero))
     return spans, bounds
-
-
-def _status_bytes(key: str) -> int:
-    """Return a figure of this process as the system tells it."""
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        name, _, value = line.partition(":")
-        if name == key:
-            return 1024 * int(value.split()[0])
-    return 0
 
 
 def _age_ms() -> float:

@@ -6,8 +6,7 @@ import sys
 
 import pytest
 
-from pockc import cli
-from pockc.cli import memory
+from pockc import cli, process
 from pockc.cli.text import amount, count, figures, milliseconds, percent, size, sparkline
 
 
@@ -44,11 +43,11 @@ def test_a_sparkline_keeps_its_peak_and_its_width() -> None:
 
 
 def test_the_process_knows_its_own_memory() -> None:
-    now = memory.resident_bytes()
+    now = process.resident_bytes()
     assert now is not None
     assert now > 1 << 20
-    memory.forget_peak()
-    peak = memory.peak_bytes()
+    process.forget_peak()
+    peak = process.peak_bytes()
     assert peak is not None
     assert peak >= 1 << 20
 
